@@ -1,0 +1,206 @@
+"""The journal of a run: plan, leased claims, done records. All state lives in one folder on any fsspec store.
+
+    plan.json                       what there is to do: task ids in order, each with the fingerprint of everything that decides its output
+    claims/<task>.<attempt>.json    who works on it, until when: made by conditional create, so that only one worker wins an attempt
+    done/<task>.json                the task's record, written last: its fingerprint, outputs with size and SHA-256, counts, seconds
+
+A task is done when its record is there, carries the planned fingerprint, and its outputs are as recorded. A worker's death is a lease that
+expires; on the worker's own machine a claim whose process is gone is free at once.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from data_pipeline.errors import InputError
+from data_pipeline.storage import filesystem, is_local, read_json, sha256_of, write_json
+
+LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One unit of work: its name and the fingerprint of everything that decides its output."""
+
+    id: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The record of a finished task."""
+
+    id: str
+    fingerprint: str
+    outputs: dict[str, dict[str, Any]]  # path relative to the run folder -> {"bytes": ..., "sha256": ...}
+    record: dict[str, Any] = field(default_factory=dict)  # what the task says of itself: counts, scores
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 over JSON values: equal inputs, equal fingerprint."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Journal:
+    """The journal of the run folder `root`; it lives in `root/journal`."""
+
+    def __init__(self, root: str | Path, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.root = str(root)
+        self.folder = f"{self.root}/journal"
+        self.lease_seconds = lease_seconds
+        self.store, _ = filesystem(self.folder)
+
+    def plan(self, tasks: list[Task]) -> None:
+        """Writes the plan. A task planned before under another fingerprint is thereby to be done again."""
+        write_json(f"{self.folder}/plan.json", {"format": 1, "tasks": [asdict(task) for task in tasks]})
+
+    def done(self, task: Task) -> Done | None:
+        """The record of the task if it was finished under this fingerprint and every output is still as recorded."""
+        path = f"{self.folder}/done/{task.id}.json"
+        if not self.store.exists(filesystem(path)[1]):
+            return None
+        try:
+            record = Done(**read_json(path))
+        except (InputError, TypeError):
+            return None
+        if record.fingerprint != task.fingerprint:
+            return None
+        for name, facts in record.outputs.items():
+            output = f"{self.root}/{name}"
+            inside = filesystem(output)[1]
+            if not self.store.exists(inside) or self.store.size(inside) != facts["bytes"] or sha256_of(output) != facts["sha256"]:
+                return None
+        return record
+
+    def finish(self, task: Task, outputs: list[str], record: dict[str, Any], seconds: float, cpu_seconds: float) -> Done:
+        """Hashes the outputs (files, or folders whose files all count; paths relative to the run folder) and writes the record."""
+        facts: dict[str, dict[str, Any]] = {}
+        for output in outputs:
+            for name in self._files(output):
+                path = f"{self.root}/{name}"
+                facts[name] = {"bytes": self.store.size(filesystem(path)[1]), "sha256": sha256_of(path)}
+        done = Done(id=task.id, fingerprint=task.fingerprint, outputs=facts, record=record, seconds=seconds, cpu_seconds=cpu_seconds)
+        write_json(f"{self.folder}/done/{task.id}.json", asdict(done))
+        return done
+
+    def _files(self, output: str) -> list[str]:
+        base = filesystem(self.root)[1].rstrip("/")
+        inside = filesystem(f"{self.root}/{output}")[1]
+        if not self.store.isdir(inside):
+            return [output]
+        return sorted(name[len(base) + 1 :] for name in self.store.find(inside))
+
+    @contextmanager
+    def claim(self, task: Task) -> Iterator[int]:
+        """Holds the task while the block runs, renewing the lease; yields the attempt number.
+
+        Raises InputError where a living worker holds it.
+        """
+        attempt = self._take(task)
+        path = f"{self.folder}/claims/{task.id}.{attempt}.json"
+        stop = threading.Event()
+
+        def renew() -> None:
+            while not stop.wait(self.lease_seconds / 3):
+                write_json(path, self._claim())
+
+        keeper = threading.Thread(target=renew, daemon=True)
+        keeper.start()
+        try:
+            yield attempt
+        finally:
+            stop.set()
+            keeper.join()
+            self.store.rm(filesystem(path)[1])
+
+    def _claim(self) -> dict[str, Any]:
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": psutil.Process().create_time(),
+            "expires": time.time() + self.lease_seconds,
+        }
+
+    def _take(self, task: Task) -> int:
+        attempt = 0
+        for name in self._claims(task):
+            attempt = max(attempt, int(name.rsplit(".", 2)[-2]))
+            holder = self._read_claim(name)
+            if holder is not None and alive(holder):
+                raise InputError(
+                    f"{self.root}: {task.id} is being done by process {holder['pid']} on {holder['host']}; "
+                    "wait for it, or choose another folder"
+                )
+        while True:
+            attempt += 1
+            path = f"{self.folder}/claims/{task.id}.{attempt}.json"
+            if self._create(path):
+                for stale in self._claims(task):
+                    if int(stale.rsplit(".", 2)[-2]) < attempt:
+                        self.store.rm(stale)
+                return attempt
+
+    def _claims(self, task: Task) -> list[str]:
+        return sorted(self.store.glob(f"{filesystem(self.folder)[1]}/claims/{task.id}.*.json"))
+
+    def _read_claim(self, name: str) -> dict[str, Any] | None:
+        try:
+            with self.store.open(name, "rb") as stream:
+                return json.load(stream)
+        except (json.JSONDecodeError, FileNotFoundError):
+            return None  # cut off by the death of its writer, or given back in this moment
+
+    def _create(self, path: str) -> bool:
+        """Conditional create: false where the claim exists already."""
+        inside = filesystem(path)[1]
+        if is_local(path):
+            Path(inside).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.store.open(inside, "xb") as stream:
+                stream.write(json.dumps(self._claim()).encode())
+        except FileExistsError:
+            return False
+        return True
+
+
+def alive(holder: dict[str, Any]) -> bool:
+    """Whether a claim's worker may still be at work: its process lives (on this machine), or its lease runs (elsewhere)."""
+    if holder["host"] == socket.gethostname():
+        try:
+            return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1.0
+        except psutil.NoSuchProcess:
+            return False
+    return time.time() < holder["expires"]
+
+
+def run_task(
+    journal: Journal, task: Task, outputs: list[str], work: Callable[[], dict[str, Any]], on_kept: Callable[[Done], None] | None = None
+) -> Done:
+    """Does the task unless it is done already; `work` returns the task's record and leaves its outputs complete."""
+    kept = journal.done(task)
+    if kept is not None:
+        if on_kept is not None:
+            on_kept(kept)
+        return kept
+    with journal.claim(task):
+        begun, cpu_begun = time.perf_counter(), cpu_seconds()
+        record = work()
+        return journal.finish(task, outputs, record, time.perf_counter() - begun, cpu_seconds() - cpu_begun)
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its ended children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

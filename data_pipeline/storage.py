@@ -1,0 +1,163 @@
+"""Bytes on any store: fsspec paths, atomic writes, hashes, JSON and JSON lines.
+
+A path is a local path or an fsspec URL (`s3://...`, `https://...`, `memory://...`). A local file appears under its name only when it is
+complete: it is written beside it under a temporary name, flushed to disk and renamed. Object stores already behave so.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from data_pipeline.errors import InputError, missing_extra
+
+# Packages that fsspec wants for a protocol and that are extras here.
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+
+def is_local(path: str | Path) -> bool:
+    """Whether the path is on this machine's file system."""
+    scheme = urlsplit(str(path)).scheme
+    return scheme in ("", "file") or len(scheme) == 1  # one letter is a Windows drive
+
+
+def filesystem(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a path or URL and the path inside it; a protocol whose package is missing names its install line."""
+    try:
+        return fsspec.core.url_to_fs(str(path))
+    except ImportError as error:
+        scheme = urlsplit(str(path)).scheme
+        extra = EXTRAS.get(scheme)
+        line = f"pip install 'phial[{extra}]'" if extra else f"pip install fsspec[{scheme}]"
+        raise missing_extra(f"fsspec's {scheme} file system", line, f"reading {path}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def expand(pattern: str) -> list[str]:
+    """Every path that a path, URL or glob names, sorted; an error where there is none.
+
+    http(s) addresses cannot be globbed (their query marks are not wildcards) and are taken as they are.
+    """
+    if pattern.startswith(("http://", "https://")):
+        return [pattern]
+    store, inside = filesystem(pattern)
+    found = sorted(store.glob(inside)) if any(mark in inside for mark in "*?[") else [inside] if store.exists(inside) else []
+    files = [name for name in found if not store.isdir(name)]
+    if not files:
+        raise InputError(f"{pattern}: no such file; a path, a URL or a glob that matches at least one file is needed")
+    return files if is_local(pattern) else [store.unstrip_protocol(name) for name in files]
+
+
+@contextmanager
+def open_read(path: str | Path) -> Iterator[IO[bytes]]:
+    """The file's bytes as a stream."""
+    if not is_local(path):
+        filesystem(path)  # names the missing package before fsspec's own traceback would
+    with fsspec.open(str(path), "rb") as stream:
+        yield stream  # type: ignore[misc]
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A stream whose bytes appear at `path` all at once, or not at all when the block raises."""
+    text = {"encoding": "utf-8", "newline": "\n"} if "b" not in mode else {}
+    if not is_local(path):
+        with fsspec.open(str(path), mode, **text) as stream:
+            yield stream  # type: ignore[misc]
+        return
+    target = Path(str(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with open(temporary, mode, **text) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A local folder that appears at `path` complete, replacing what stood there, or not at all when the block raises."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(f".{target.name}.*.part"):  # left by a run that was killed here
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            retired = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+            os.replace(target, retired)
+            os.replace(temporary, target)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def sha256_of(path: str | Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with open_read(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """One JSON value, indented, atomically."""
+    with atomic_write(path, "w") as stream:
+        json.dump(value, stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """One JSON value; an error of one line where the file is missing or is no JSON."""
+    try:
+        with open_read(path) as stream:
+            return json.load(stream)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def write_json_lines(path: str | Path, rows: Iterable[dict[str, Any]]) -> int:
+    """One JSON object per line, atomically; returns how many."""
+    count = 0
+    with atomic_write(path, "w") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; a broken line is named by its number."""
+    try:
+        with open_read(path) as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                    raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}, line {number}: a JSON object is needed, got {type(row).__name__}")
+                yield row
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error

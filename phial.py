@@ -1,0 +1,91 @@
+"""The front door: one verb per line, imported only when it is called."""
+
+import errno
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+from click import Command, Context
+from typer.core import TyperGroup
+
+# verb -> where its Typer function or Typer app is, and the line that `phial --help` shows. A verb appears when it works, never before.
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("demo:command", "The whole chain on this machine: raw pages in, a 4-bit model you can chat with out."),
+    "data": ("data_pipeline.commands:data", "Web pages and synthetic text: collect, build, synthesize, extract, tokenize."),
+    "tokenizer": ("data_pipeline.commands:tokenizer", "Train the byte-level BPE tokenizer."),
+    "pretrain": ("training.commands:pretrain", "Train a decoder from token shards."),
+    "convert": ("modeling.commands:convert", "Hugging Face folder to checkpoint, and back."),
+    "sft": ("alignment.commands:sft", "Supervised fine-tuning on chat rows, loss on the answers only."),
+    "dpo": ("alignment.commands:dpo", "Direct preference optimisation on chosen and rejected answers."),
+    "eval": ("eval.commands:evaluate", "Score a model on benchmarks."),
+    "export": ("export.commands:export", "Write a checked 4-bit ONNX package."),
+    "chat": ("export.commands:chat", "Chat with a package in the terminal."),
+    "serve": ("export.commands:serve", "Chat with a package in the browser; the model runs inside the tab."),
+    "bench": ("export.commands:bench", "Measure a package: tokens per second, load time, memory."),
+}
+
+# What the operating system says when the output folder, not the program, is at fault.
+STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
+
+
+class LazyGroup(TyperGroup):
+    """Lists the verbs from the table and imports only the one that is run."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if cmd_name not in VERBS:
+            return None
+        target, help_line = VERBS[cmd_name]
+        if ctx.resilient_parsing or (len(sys.argv) > 1 and cmd_name not in sys.argv[1:]):
+            return Command(cmd_name, help=help_line, short_help=help_line)  # only listed, not run
+        module, attribute = target.split(":")
+        found: Any = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            command = typer.main.get_command(found)
+        else:
+            app = typer.Typer(add_completion=False)
+            app.command(name=cmd_name)(found)
+            command = typer.main.get_command(app)
+        command.name = cmd_name
+        command.help = command.help or help_line
+        return command
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def front_door() -> None:
+    """Phial: small language models that know a lot for their size, from raw web pages to a 4-bit model on a phone."""
+
+
+def one_line(error: BaseException) -> str | None:
+    """The line for an error that the user can mend; None for a fault of ours, which keeps its traceback."""
+    if getattr(error, "exit_code", None) == 2:
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        return f"{error.filename or 'output'}: {os.strerror(error.errno or 0)}; what was complete before is kept"
+    return None
+
+
+def main() -> None:
+    """Runs the verb; bad input ends with one line and exit code 2."""
+    try:
+        app()
+    except Exception as error:
+        line = one_line(error)
+        if line is None:
+            raise
+        if "--json" in sys.argv:
+            print(json.dumps({"error": line}, ensure_ascii=False))
+        print(f"phial: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

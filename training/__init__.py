@@ -1,0 +1,1 @@
+"""Pretraining: the loop, batches, schedule, checkpoints, one rank or many."""
