@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 import typer
-from click import Command, Context
 from typer.core import TyperGroup
 
 # verb -> where its Typer function or Typer app is, and the line that `phial --help` shows. A verb appears when it works, never before.
@@ -34,15 +33,17 @@ STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ED
 class LazyGroup(TyperGroup):
     """Lists the verbs from the table and imports only the one that is run."""
 
-    def list_commands(self, ctx: Context) -> list[str]:
+    def list_commands(self, ctx: typer.Context) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
-            return None
+            ctx.fail(f"no verb {cmd_name!r}; there is {', '.join(VERBS)}")
         target, help_line = VERBS[cmd_name]
-        if ctx.resilient_parsing or (len(sys.argv) > 1 and cmd_name not in sys.argv[1:]):
-            return Command(cmd_name, help=help_line, short_help=help_line)  # only listed, not run
         module, attribute = target.split(":")
         found: Any = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
