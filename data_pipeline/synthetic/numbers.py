@@ -96,6 +96,7 @@ def draw_place_value(rng: Random) -> Case:
     digits = [rng.randint(1, 9) for _ in names]
     answer = "".join(map(str, digits))
     swapped = [answer[:at] + answer[at + 1] + answer[at] + answer[at + 2 :] for at in range(len(answer) - 1)]
+    changed = [answer[:at] + str(int(answer[at]) % 9 + 1) + answer[at + 1 :] for at in range(len(answer))]
     lengthened = [answer[:at] + "0" + answer[at:] for at in range(1, len(answer))]
     parts = " + ".join(str(digit) + "0" * zeros for digit, zeros in zip(digits, range(len(digits) - 1, -1, -1), strict=True))
     words = listed([f"{digit} {name}" for digit, name in zip(digits, names, strict=True)])
@@ -103,7 +104,7 @@ def draw_place_value(rng: Random) -> Case:
         operands=tuple(digits),
         fields={"parts": parts, "list": words},
         answer=answer,
-        distractors=three_others(rng, answer, swapped + lengthened),
+        distractors=three_others(rng, answer, swapped + changed + lengthened),
         reason=f"{words} are written {answer}.",
     )
 
