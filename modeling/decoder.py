@@ -1,0 +1,126 @@
+"""The decoder of the family: tokens in, one score per vocabulary entry and position out."""
+
+# B batch, T tokens, S keys (tokens held and new), D width, V vocabulary.
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modeling.attention import attention_mask, check_backend, document_positions
+from modeling.config import DecoderConfig
+from modeling.errors import ModelError
+from modeling.kv_cache import KVCache
+from modeling.layer import Layer
+from modeling.loss import fused_next_token_loss
+from modeling.norm import RMSNorm
+from modeling.rope import Factors, factors_for, rotary_tables
+
+
+class Decoder(nn.Module):
+    """A phi-3 decoder; its logits equal transformers' `Phi3ForCausalLM` bit for bit on a CPU.
+
+    `attention` names the backend (`modeling.attention.BACKENDS`). `rope_factors` says which longrope set rotates: "auto" goes by the
+    longest position of the batch as the reference does; training sets "short" or "long", because with packed rows one long document would
+    otherwise change the numbers of every short one. Parameters start as torch's defaults; `modeling.initialise.initialise` or
+    `load_decoder` fills them.
+    """
+
+    def __init__(self, config: DecoderConfig, attention: str = "sdpa", rope_factors: Literal["auto", "short", "long"] = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.backend = check_backend(attention)
+        self.rope_factors = rope_factors
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, D) that scores the vocabulary: the embedding itself where the head is tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V) in the weights' dtype.
+
+        ids_BT        integer token ids
+        positions_BT  the place of each token; by default it counts from what the cache holds, or from each document's start
+        documents_BT  integers that differ between neighbouring documents of a packed row; a token sees its own document only
+        cache         tokens seen before; the new ones are added to it
+        """
+        hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT, cache)
+        return functional.linear(hidden_BTD, self.head_weight)
+
+    def loss(
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        z_loss: float = 0.0,
+        chunk_tokens: int = 1024,
+    ) -> Tensor:
+        """`next_token_loss` of the logits, without ever holding more than `chunk_tokens` rows of them."""
+        hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT)
+        return fused_next_token_loss(hidden_BTD, self.head_weight, targets_BT, z_loss=z_loss, chunk_tokens=chunk_tokens)
+
+    def hidden_states(
+        self,
+        ids_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """What the head reads, (B, T, D); arguments as in `forward`."""
+        tokens = self._check(ids_BT, positions_BT, documents_BT, cache)
+        held = 0 if cache is None else cache.length
+        if positions_BT is None:
+            if documents_BT is None:
+                positions_BT = torch.arange(held, held + tokens, device=ids_BT.device)[None]
+            else:
+                positions_BT = document_positions(documents_BT)
+        factors = self._factors(positions_BT, cache)
+        x_BTD = self.embedding(ids_BT)
+        tables = rotary_tables(self.config, positions_BT, factors, x_BTD.dtype)
+        always = self.backend == "eager"
+        mask_B1TS = attention_mask(self.config, tokens, held + tokens, documents_BT, ids_BT.device, always)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, tables, mask_B1TS, cache, self.backend)
+        if cache is not None:
+            cache.factors = factors
+            cache.advance(tokens)
+        return self.norm(x_BTD)
+
+    def _factors(self, positions_BT: Tensor, cache: KVCache | None) -> Factors:
+        factors = factors_for(self.config, positions_BT) if self.rope_factors == "auto" else cast(Factors, self.rope_factors)
+        if cache is not None and cache.factors not in (None, factors):
+            raise ModelError(
+                f"the cache was filled with {cache.factors} rope factors and from position {self.config.original_positions} on "
+                f"they are {factors}; reset it and give the whole text again"
+            )
+        return factors
+
+    def _check(self, ids_BT: Tensor, positions_BT: Tensor | None, documents_BT: Tensor | None, cache: KVCache | None) -> int:
+        """Shapes only: reading values would stall an accelerator."""
+        if ids_BT.ndim != 2 or ids_BT.shape[1] == 0:
+            raise ModelError(f"ids must be (batch, tokens) with at least one token, got the shape {tuple(ids_BT.shape)}")
+        batch, tokens = ids_BT.shape
+        held = 0 if cache is None else cache.length
+        if held + tokens > self.config.max_positions:
+            raise ModelError(f"{held + tokens} tokens are longer than max_positions={self.config.max_positions}")
+        for name, given in (("positions", positions_BT), ("documents", documents_BT)):
+            if given is not None and given.shape not in ((batch, tokens), (1, tokens)):
+                raise ModelError(f"{name} have the shape {tuple(given.shape)} where ids have {(batch, tokens)}")
+        if cache is not None:
+            if documents_BT is not None:
+                raise ModelError("packed documents cannot be decoded with a cache; give each document its own row")
+            cache.check_room(batch, tokens)
+        return tokens

@@ -1,0 +1,28 @@
+"""How a decoder's parameters start."""
+
+import torch
+from torch import nn
+
+from modeling.decoder import Decoder
+from modeling.norm import RMSNorm
+
+
+def initialise(decoder: Decoder, generator: torch.Generator) -> Decoder:
+    """Every matrix from a normal distribution of mean 0 and deviation `initializer_range`, every norm weight 1; returns the decoder.
+
+    Parameters are filled in the order of their names' appearance, in float32 and then rounded, so a seed gives the same numbers at any
+    dtype. The embedding's pad row is zeroed, as transformers does at its start; from there it is learnt like any other row, because the
+    pad id of the family is also its end-of-text id (transformers keeps that row from being learnt as an input).
+    """
+    config = decoder.config
+    with torch.no_grad():
+        for module in decoder.modules():
+            if isinstance(module, RMSNorm):
+                module.weight.fill_(1.0)
+            elif isinstance(module, nn.Linear | nn.Embedding):
+                drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
+                drawn.normal_(0.0, config.initializer_range, generator=generator)
+                module.weight.copy_(drawn)
+        if config.pad_id is not None:
+            decoder.embedding.weight[config.pad_id] = 0.0
+    return decoder
