@@ -127,6 +127,7 @@ class TokenShards:
             *(shard[key] for shard in manifest["shards"] for key in ("tokens_sha256", "ends_sha256")),
         ]
         self.ends = ends
+        self.end_of_text_id = int(maps[0][ends[0] - 1])  # every document ends with it
         self._maps = maps
         self._bounds = np.cumsum([0, *(len(one) for one in maps)])  # where each shard begins in the long row
 
