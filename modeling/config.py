@@ -1,7 +1,8 @@
 """The sizes of a decoder, and the members of the family by name. Imports no torch."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from modeling.errors import ModelError
 
@@ -77,6 +78,24 @@ class DecoderConfig:
             return self.rope_scaling.attention_factor
         stretch = self.max_positions / self.original_positions
         return 1.0 if stretch <= 1.0 else math.sqrt(1 + math.log(stretch) / math.log(self.original_positions))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values from which `from_dict` makes the configuration again."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "DecoderConfig":
+        """The configuration that `to_dict` wrote, lists for tuples as JSON has them."""
+        if not isinstance(values, dict):
+            raise ModelError(f"a decoder's configuration must be a table, got {type(values).__name__}")
+        try:
+            values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            if isinstance(values.get("rope_scaling"), dict):
+                rope: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values["rope_scaling"].items()}
+                values["rope_scaling"] = LongRope(**rope)
+            return cls(**values)
+        except TypeError as error:
+            raise ModelError(f"not a decoder's configuration: {error}") from error
 
     def _check_counts(self) -> None:
         names = ["vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "max_positions"]

@@ -1,0 +1,177 @@
+"""The files of a checkpoint: one rank's pieces of tensors written as safetensors, and any box of a tensor read back from its parts."""
+
+import hashlib
+import json
+import math
+import os
+import struct
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import fsspec
+import torch
+from safetensors.torch import save, save_file
+from torch import Tensor
+
+from modeling.errors import ModelError
+from modeling.whole_files import is_local, sha256_of, whole_file, write_json
+
+FILE_BYTES = 2_000_000_000
+
+
+def volume(sizes: Sequence[int]) -> int:
+    """How many numbers a box holds."""
+    return math.prod(sizes)
+
+
+class PartWriter:
+    """One rank's pieces: `add` them, and leave the `with` block. Files above `file_bytes` are split; one is held in memory.
+
+    Nothing of an earlier checkpoint in the folder is touched: files are named by content, and `finish_checkpoint` decides what counts.
+    """
+
+    def __init__(self, folder: str | Path, rank: int = 0, file_bytes: int = FILE_BYTES) -> None:
+        self.folder = str(folder)
+        self.rank = rank
+        self.file_bytes = file_bytes
+        self.held: dict[str, Tensor] = {}
+        self.waiting: dict[str, dict[str, Any]] = {}
+        self.tensors: dict[str, Any] = {}
+        self.files: dict[str, Any] = {}
+        if is_local(self.folder):
+            target = Path(self.folder)
+            if target.exists() and not target.is_dir():
+                raise ModelError(f"{target}: a file stands there; a checkpoint is a folder")
+            target.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+    def add(self, name: str, piece: Tensor, shape: Sequence[int] | None = None, offsets: Sequence[int] | None = None) -> None:
+        """A piece of the tensor `name` of the whole `shape`, beginning at `offsets`; by default the piece is the whole tensor."""
+        whole = list(piece.shape if shape is None else shape)
+        start = [0] * piece.ndim if offsets is None else list(offsets)
+        if len(whole) != piece.ndim or len(start) != piece.ndim:
+            raise ModelError(f"{self.folder}: {name}: a piece of {piece.ndim} dims needs as many offsets and sizes, got {start} in {whole}")
+        dtype = str(piece.dtype).removeprefix("torch.")
+        entry = self.tensors.setdefault(name, {"shape": whole, "dtype": dtype, "parts": []})
+        if entry["shape"] != whole or entry["dtype"] != dtype:
+            raise ModelError(f"{self.folder}: {name} came as {entry['dtype']}{entry['shape']} and as {dtype}{whole}")
+        if name in self.held or (self.held and sum(one.nbytes for one in self.held.values()) + piece.nbytes > self.file_bytes):
+            self._flush()
+        # A copy of its own: the file format refuses tensors that share memory, and the caller may go on training.
+        self.held[name] = piece.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        part = {"file": "", "offsets": start, "sizes": list(piece.shape)}
+        entry["parts"].append(part)
+        self.waiting[name] = part
+
+    def close(self) -> None:
+        """Writes what is held and the rank's note, which `finish_checkpoint` reads."""
+        self._flush()
+        write_json(f"{self.folder}/part-{self.rank:05d}.json", {"tensors": self.tensors, "files": self.files})
+
+    def _flush(self) -> None:
+        if not self.held:
+            return
+        name, facts = write_part(self.folder, self.rank, self.held)
+        self.files[name] = facts
+        for part in self.waiting.values():
+            part["file"] = name
+        self.held, self.waiting = {}, {}
+
+
+def write_part(folder: str, rank: int, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
+    """One safetensors file; returns its name, which carries the beginning of its SHA-256, with its size and hash."""
+    if not is_local(folder):
+        content = save(tensors, metadata={"format": "pt"})
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"part-{rank:05d}-{digest[:12]}.safetensors"
+        with whole_file(f"{folder}/{name}") as stream:
+            stream.write(content)
+        return name, {"bytes": len(content), "sha256": digest}
+    temporary = Path(folder) / f".part-{rank:05d}-{uuid.uuid4().hex[:8]}"
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        digest = sha256_of(temporary)
+        name = f"part-{rank:05d}-{digest[:12]}.safetensors"
+        facts = {"bytes": temporary.stat().st_size, "sha256": digest}
+        os.replace(temporary, Path(folder) / name)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return name, facts
+
+
+def read_slice(folder: str, name: str, entry: dict[str, Any], offsets: list[int], sizes: list[int]) -> Tensor:
+    """The box of a tensor, put together from the parts that touch it."""
+    result = torch.empty(sizes, dtype=getattr(torch, entry["dtype"]))
+    for part in entry["parts"]:
+        first = [max(a, b) for a, b in zip(offsets, part["offsets"], strict=True)]
+        last = [min(a + c, b + d) for a, b, c, d in zip(offsets, part["offsets"], sizes, part["sizes"], strict=True)]
+        if any(begin >= end for begin, end in zip(first, last, strict=True)):
+            continue
+        inside = tuple(slice(a - b, c - b) for a, b, c in zip(first, part["offsets"], last, strict=True))
+        target = tuple(slice(a - b, c - b) for a, b, c in zip(first, offsets, last, strict=True))
+        result[target] = read_part(f"{folder}/{part['file']}", name, inside)
+    return result
+
+
+def read_part(path: str, name: str, box: tuple[slice, ...]) -> Tensor:
+    """A box of one stored piece. Only the rows of the first dim that the box spans are read from the store."""
+    with fsspec.open(path, "rb") as stream:
+        header, base = read_header(stream, path)  # type: ignore[arg-type]
+        if name not in header:
+            raise ModelError(f"{path}: no piece of {name}")
+        shape = header[name]["shape"]
+        begin, end = header[name]["data_offsets"]
+        if shape and volume(shape):
+            row = (end - begin) // shape[0]
+            begin, end = begin + box[0].start * row, begin + box[0].stop * row
+            shape = [box[0].stop - box[0].start, *shape[1:]]
+            box = (slice(None), *box[1:])
+        stream.seek(base + begin)  # type: ignore[attr-defined]
+        data = bytearray(stream.read(end - begin))  # type: ignore[attr-defined]
+    if len(data) != end - begin:
+        raise ModelError(f"{path}: ends in the middle of {name}")
+    if not data:
+        return torch.empty(shape, dtype=DTYPES[header[name]["dtype"]])[box]
+    return torch.frombuffer(data, dtype=DTYPES[header[name]["dtype"]]).view(shape)[box]
+
+
+def read_header(stream: IO[bytes], path: str) -> tuple[dict[str, Any], int]:
+    """A safetensors file's table of contents, and where its data begins."""
+    try:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        if length > 100_000_000:
+            raise ValueError(f"a header of {length} bytes")
+        return json.loads(stream.read(length)), 8 + length
+    except (struct.error, ValueError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+}

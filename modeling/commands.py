@@ -1,0 +1,24 @@
+"""The verb of this room."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A Hugging Face Phi3 folder, or a checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The new folder: a checkpoint, or a Hugging Face folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Hugging Face folder to checkpoint, and back; the direction is told by what SRC is."""
+    from modeling.convert import convert_model
+    from modeling.counts import count_parameters
+
+    kind, config = convert_model(source, target)
+    parameters = count_parameters(config)
+    if as_json:
+        print(json.dumps({"written": str(target), "kind": kind, "parameters": parameters}))
+    else:
+        print(f"{target}: {kind}, {config.num_layers} layers, {parameters:,} parameters, from {source}")

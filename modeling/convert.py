@@ -1,0 +1,66 @@
+"""Hugging Face folder to checkpoint, and back, tensor by tensor."""
+
+from pathlib import Path
+
+from modeling.checkpoint import MANIFEST, Checkpoint, check_metadata, finish_checkpoint
+from modeling.checkpoint_parts import PartWriter
+from modeling.config import DecoderConfig
+from modeling.errors import ModelError
+from modeling.hf_weights import copy_other_files, read_hf_config, stream_hf_tensors, write_hf_folder
+from modeling.model_checkpoint import PREFIX, checkpoint_config, decoder_metadata, stream_checkpoint_tensors
+from modeling.whole_files import whole_folder
+
+# Tokenizer and licence files go along; a checkpoint keeps them in a folder of their own.
+BESIDE = "beside"
+
+
+def convert_model(source: str | Path, target: str | Path, shard_bytes: int | None = None) -> tuple[str, DecoderConfig]:
+    """Converts `source` into the new folder `target`; the direction is told by what `source` is. Returns what was written, and the sizes.
+
+    Both folders are local. `target` must not exist, or be empty; it appears whole or not at all. About one file is held in memory.
+    """
+    source, target = Path(source), Path(target)
+    kind = kind_of(source)
+    if target.exists() and not target.is_dir():
+        raise ModelError(f"{target}: a file stands there; an empty or new folder is needed")
+    if target.is_dir() and any(target.iterdir()):
+        raise ModelError(f"{target}: the folder is not empty; an empty or new one is needed")
+    if kind == "checkpoint":
+        return "Hugging Face folder", to_hf(source, target, shard_bytes)
+    return "checkpoint", to_checkpoint(source, target, shard_bytes)
+
+
+def kind_of(source: Path) -> str:
+    """`checkpoint` where a manifest lies in the folder, `hf` where a config.json does."""
+    if not source.is_dir():
+        raise ModelError(f"{source}: no such folder; a Hugging Face Phi3 folder or a checkpoint is needed")
+    if (source / MANIFEST).exists() and not (source / "config.json").exists():
+        return "checkpoint"
+    if (source / "config.json").exists():
+        return "hf"
+    raise ModelError(f"{source}: neither config.json (a Hugging Face folder) nor {MANIFEST} (a checkpoint) is there")
+
+
+def to_checkpoint(source: Path, target: Path, file_bytes: int | None = None) -> DecoderConfig:
+    """A Hugging Face folder as a checkpoint."""
+    config = read_hf_config(source)
+    metadata = decoder_metadata(config)
+    check_metadata(target, metadata)
+    with whole_folder(target) as temporary:
+        with PartWriter(temporary, **({} if file_bytes is None else {"file_bytes": file_bytes})) as writer:
+            for name, tensor in stream_hf_tensors(source, config):
+                writer.add(PREFIX + name, tensor)
+        (temporary / BESIDE).mkdir()
+        copy_other_files(source, temporary / BESIDE)
+        finish_checkpoint(temporary, 1, metadata)
+    return config
+
+
+def to_hf(source: Path, target: Path, shard_bytes: int | None = None) -> DecoderConfig:
+    """A checkpoint's decoder as a Hugging Face folder; what else the checkpoint holds stays behind."""
+    checkpoint = Checkpoint(source)
+    checkpoint.verify()
+    config = checkpoint_config(checkpoint)
+    options = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
+    write_hf_folder(target, config, stream_checkpoint_tensors(checkpoint, config), tokenizer=source / BESIDE, **options)
+    return config
