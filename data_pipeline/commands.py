@@ -1,9 +1,40 @@
 """The verbs `phial data ...` and `phial tokenizer ...`."""
 
+import json
+from typing import TYPE_CHECKING
+
 import typer
+
+from data_pipeline.recipe import AnySection, Recipe, RunRecipe
+from data_pipeline.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 data = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 tokenizer = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+RECIPE = typer.Argument(help="A TOML file, or the name of one in recipes/.")
+OUT = typer.Option(None, "--out", help="The run folder; else the recipe's [run] folder.")
+SET = typer.Option(None, "--set", help="Override one setting: section.key=value. May be given again.")
+
+
+def open_run(
+    recipe: str, section: str, model: type[AnySection], out: str | None, overrides: list[str] | None
+) -> tuple[AnySection, RunFolder]:
+    """The settings of a verb and its run folder, in which the resolved recipe is then written."""
+    loaded = Recipe.load(recipe, overrides)
+    settings = loaded.section(section, model)
+    run = RunFolder.open(out or loaded.section("run", RunRecipe).folder)
+    loaded.save(run.recipe)
+    return settings, run
+
+
+def working(what: str) -> "Status":
+    """A spinner on the terminal's error stream; silent where that is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 @data.callback()
@@ -14,3 +45,53 @@ def data_verbs() -> None:
 @tokenizer.callback()
 def tokenizer_verbs() -> None:
     """Train the byte-level BPE tokenizer."""
+
+
+@tokenizer.command("train")
+def tokenizer_train(
+    recipe: str = RECIPE,
+    out: str | None = OUT,
+    overrides: list[str] | None = SET,
+    as_json: bool = typer.Option(False, "--json", help="Print the facts as one JSON object."),
+) -> None:
+    """Train the byte-level BPE on the run's kept pages, lessons and chat rows; writes tokenizer/."""
+    from data_pipeline.tokens.build import train_run_tokenizer
+    from data_pipeline.tokens.recipe import TokenizerRecipe
+
+    settings, run = open_run(recipe, "tokenizer", TokenizerRecipe, out, overrides)
+    with working("training the tokenizer"):
+        facts = train_run_tokenizer(settings, run)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(
+        f"{run.tokenizer}: {facts['vocab_size']:,} entries ({facts['merges']:,} merges) "
+        f"from {facts['documents']:,} texts, {facts['bytes'] / 1e6:.1f} MB"
+    )
+    if facts["vocab_size"] < facts["asked_vocab_size"]:
+        print(f"the texts hold no more pairs seen {settings.min_frequency} times; vocab_size = {facts['asked_vocab_size']} was asked for")
+
+
+@data.command("tokenize")
+def data_tokenize(
+    recipe: str = RECIPE,
+    out: str | None = OUT,
+    overrides: list[str] | None = SET,
+    as_json: bool = typer.Option(False, "--json", help="Print the facts as one JSON object."),
+) -> None:
+    """Turn kept pages, the clean ones among them, and lessons into token shards; writes tokens/<source>/."""
+    from data_pipeline.tokens.build import tokenize_run
+    from data_pipeline.tokens.recipe import TokensRecipe
+
+    settings, run = open_run(recipe, "tokens", TokensRecipe, out, overrides)
+    with working("tokenizing") as status:
+        facts = tokenize_run(
+            settings, run, lambda source, documents, tokens: status.update(f"{source}: {documents:,} documents, {tokens:,} tokens")
+        )
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for source, one in facts.items():
+        print(
+            f"{run.tokens / source}: {one['tokens']:,} tokens of {one['documents']:,} documents, {one['bytes_per_token']:.2f} bytes per token"
+        )
