@@ -1,0 +1,32 @@
+"""Which rows make up which batch: a pure function of the rows' lengths and the seed."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+WINDOW_BATCHES = 32  # batches whose rows are sorted together; larger means less padding and less mixing
+
+
+def num_steps(num_rows: int, steps: int, epochs: float, rows_per_step: int) -> int:
+    """Optimizer steps: as given, or enough that every row is seen `epochs` times."""
+    return steps or max(1, math.ceil(num_rows * epochs / rows_per_step))
+
+
+def row_order(lengths: Sequence[int], num_batches: int, batch_rows: int, seed: int) -> list[int]:
+    """Row indices, `batch_rows` to a batch, batch after batch.
+
+    The rows are shuffled anew for each pass; within a window of batches rows of similar length share a batch, so little is padded, and the
+    batches of a window are shuffled again, so that length tells nothing about time.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    needed = num_batches * batch_rows
+    passes = [generator.permutation(len(lengths)) for _ in range(math.ceil(needed / len(lengths)))]
+    stream = np.concatenate(passes)[:needed]
+    row_lengths = np.asarray(lengths)
+    batches: list[np.ndarray] = []
+    for start in range(0, needed, WINDOW_BATCHES * batch_rows):
+        window = stream[start : start + WINDOW_BATCHES * batch_rows]
+        window = window[np.argsort(row_lengths[window], kind="stable")].reshape(-1, batch_rows)
+        batches.extend(window[generator.permutation(len(window))])
+    return [int(row) for batch in batches for row in batch]
