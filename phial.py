@@ -67,6 +67,11 @@ def front_door() -> None:
 
 def one_line(error: BaseException) -> str | None:
     """The line for an error that the user can mend; None for a fault of ours, which keeps its traceback."""
+    if isinstance(error, typer.Abort):
+        return "stopped: a question was left without an answer"
+    usage = getattr(error, "format_message", None)  # of Typer's errors about the command line: an unknown option, a missing argument
+    if usage is not None:
+        return " ".join(usage().split())
     if getattr(error, "exit_code", None) == 2:
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
@@ -74,18 +79,31 @@ def one_line(error: BaseException) -> str | None:
     return None
 
 
-def main() -> None:
-    """Runs the verb; bad input ends with one line and exit code 2."""
+def run(arguments: list[str]) -> int:
+    """Runs the verb and returns the exit code; an error that the user can mend becomes one line and 2, Ctrl-C 130."""
     try:
-        app()
+        code = app(arguments, prog_name="phial", standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 130
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `phial` or `phial data` alone: its message is the help text
+            error.show()  # type: ignore[attr-defined]
+            return 2
         line = one_line(error)
         if line is None:
             raise
-        if "--json" in sys.argv:
+        if "--json" in arguments:
             print(json.dumps({"error": line}, ensure_ascii=False))
         print(f"phial: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
+        return 2
+    if code == 130:
+        print("phial: interrupted; what was complete before is kept", file=sys.stderr)
+    return code if type(code) is int else 0
+
+
+def main() -> None:
+    """The entry point."""
+    raise SystemExit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 data = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 tokenizer = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-RECIPE = typer.Argument(help="A TOML file, or the name of one in recipes/.")
+RECIPE = typer.Argument(metavar="RECIPE", help="A TOML file, or the name of one in recipes/.")
 OUT = typer.Option(None, "--out", help="The run folder; else the recipe's [run] folder.")
 SET = typer.Option(None, "--set", help="Override one setting: section.key=value. May be given again.")
 
@@ -93,5 +93,6 @@ def data_tokenize(
         return
     for source, one in facts.items():
         print(
-            f"{run.tokens / source}: {one['tokens']:,} tokens of {one['documents']:,} documents, {one['bytes_per_token']:.2f} bytes per token"
+            f"{run.tokens / source}: {one['tokens']:,} tokens of {one['documents']:,} documents, "
+            f"{one['bytes_per_token']:.2f} bytes per token"
         )
