@@ -17,6 +17,6 @@ class ExportRecipe(Section):
     accuracy_level: Literal[0, 1, 2, 3, 4] = Field(4, description="MatMulNBits: 4 multiplies in int8 (fast on CPU), 0 and 1 in float32")
     embedding_bits: Literal[4, 8, 32] = Field(4, description="bits per embedding weight")
     context: int = Field(0, ge=0, description="positions the package serves; 0 takes what the model was trained for")
-    kl_budget: float = Field(0.15, gt=0, description="largest mean KL divergence per token, in nats, from the float32 model")
+    kl_budget: float = Field(0.1, gt=0, description="largest mean KL divergence per token, in nats, from the float32 model")
     top1_budget: float = Field(0.85, ge=0, le=1, description="least share of tokens with the float32 model's most likely successor")
     check_tokens: int = Field(4096, ge=16, description="tokens that the check runs over")
