@@ -1,4 +1,4 @@
-"""The verbs of this room: export, chat, bench."""
+"""The verbs of this room: export, chat, serve, bench."""
 
 import json
 import sys
@@ -113,6 +113,33 @@ def say(conversation: Any, line: str) -> None:
         print(flush=True)
     except InputError as error:
         print(f"phial: {error}", file=sys.stderr)
+
+
+def serve(
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="A package written by `phial export`.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The port; without it 8127 or the next that is free.")] = None,
+    browser: Annotated[bool, typer.Option(help="Whether a browser window is opened.")] = True,
+    fetch: Annotated[bool, typer.Option("--fetch-runtime", help="Fetches the browser runtime into the user's cache, once.")] = False,
+) -> None:
+    """Chat with a package in the browser; the model runs inside the tab, and no text leaves this machine.
+
+    The page works without the internet; the runtime it needs is fetched once with --fetch-runtime.
+    """
+    from data_pipeline.errors import InputError
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+
+    if folder is None and not fetch:
+        raise InputError("phial serve: DIR is missing; a package written by `phial export` is needed, or --fetch-runtime")
+    if fetch:
+        from export.runtime import fetch_runtime
+
+        fetch_runtime(tell)
+    if folder is not None:
+        from export.serve import serve_package
+
+        serve_package(folder, port, browser, tell)
 
 
 def bench(
