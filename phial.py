@@ -49,7 +49,7 @@ class LazyGroup(TyperGroup):
         if isinstance(found, typer.Typer):
             command = typer.main.get_command(found)
         else:
-            app = typer.Typer(add_completion=False)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(name=cmd_name)(found)
             command = typer.main.get_command(app)
         command.name = cmd_name

@@ -63,7 +63,12 @@ def test_no_arrow_runs_back(room: str) -> None:
     ("room", "path", "source", "said"),
     [
         ("modeling", "modeling/bad.py", "import training.trainer", "modeling must not import training"),
-        ("modeling", "modeling/bad.py", "def late():\n    from data_pipeline.errors import InputError", "modeling must not import data_pipeline"),
+        (
+            "modeling",
+            "modeling/bad.py",
+            "def late():\n    from data_pipeline.errors import InputError",
+            "modeling must not import data_pipeline",
+        ),
         ("export", "export/bad.py", "import importlib\nimportlib.import_module('eval.scoring')", "export must not import eval"),
         ("eval", "eval/bad.py", "from phial import main", "eval must not import phial"),
         ("training", "training/bad.py", "from . import trainer", "relative import"),

@@ -123,3 +123,10 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     broken_verb(monkeypatch, ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError, match="ours"):
         phial.run(["demo"])
+
+
+def test_the_page_of_the_command_is_up_to_date() -> None:
+    code = "import runpy, sys\nsys.modules['torch'] = None\nsys.argv = ['generate_cli.py', '--stdout']\n"
+    code += "sys.path.insert(0, '.')\nrunpy.run_path('docs/generate_cli.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == (ROOT / "docs/cli.md").read_text(encoding="utf-8"), "run: python docs/generate_cli.py"

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class Journal:
         finally:
             stop.set()
             keeper.join()
-            self.store.rm(filesystem(path)[1])
+            self._remove(filesystem(path)[1])
 
     def _claim(self) -> dict[str, Any]:
         return {
@@ -134,33 +134,46 @@ class Journal:
         }
 
     def _take(self, task: Task) -> int:
-        attempt = 0
-        for name in self._claims(task):
-            attempt = max(attempt, int(name.rsplit(".", 2)[-2]))
-            holder = self._read_claim(name)
-            if holder is not None and alive(holder):
-                raise InputError(
-                    f"{self.root}: {task.id} is being done by process {holder['pid']} on {holder['host']}; "
-                    "wait for it, or choose another folder"
-                )
         while True:
-            attempt += 1
+            attempt = 1
+            for name in self._claims(task):
+                attempt = max(attempt, attempt_of(name) + 1)
+                holder = self._read_claim(name)
+                if holder is not None and alive(holder):
+                    raise InputError(
+                        f"{self.root}: {task.id} is being done by process {holder['pid']} on {holder['host']}; "
+                        "wait for it, or choose another folder"
+                    )
             path = f"{self.folder}/claims/{task.id}.{attempt}.json"
-            if self._create(path):
-                for stale in self._claims(task):
-                    if int(stale.rsplit(".", 2)[-2]) < attempt:
-                        self.store.rm(stale)
-                return attempt
+            if not self._create(path):
+                continue  # another worker won this attempt: look at its claim, never overtake it
+            claims = self._claims(task)
+            if any(attempt_of(name) > attempt for name in claims):  # attempts went by while we looked
+                self._remove(filesystem(path)[1])
+                continue
+            for stale in claims:
+                if attempt_of(stale) < attempt:
+                    self._remove(stale)
+            return attempt
+
+    def _remove(self, claim: str) -> None:
+        with suppress(FileNotFoundError):  # removed by whoever took the task over
+            self.store.rm(claim)
 
     def _claims(self, task: Task) -> list[str]:
-        return sorted(self.store.glob(f"{filesystem(self.folder)[1]}/claims/{task.id}.*.json"))
+        return sorted(map(str, self.store.glob(f"{filesystem(self.folder)[1]}/claims/{task.id}.*.json")))
 
     def _read_claim(self, name: str) -> dict[str, Any] | None:
-        try:
-            with self.store.open(name, "rb") as stream:
-                return json.load(stream)
-        except (json.JSONDecodeError, FileNotFoundError):
-            return None  # cut off by the death of its writer, or given back in this moment
+        """The claim, or None where its writer died before it was whole, or gave it back in this moment."""
+        for _ in range(20):
+            try:
+                with self.store.open(name, "rb") as stream:
+                    return json.load(stream)
+            except json.JSONDecodeError:
+                time.sleep(0.05)  # made, but perhaps still being written
+            except FileNotFoundError:
+                return None
+        return None
 
     def _create(self, path: str) -> bool:
         """Conditional create: false where the claim exists already."""
@@ -169,10 +182,15 @@ class Journal:
             Path(inside).parent.mkdir(parents=True, exist_ok=True)
         try:
             with self.store.open(inside, "xb") as stream:
-                stream.write(json.dumps(self._claim()).encode())
+                stream.write(json.dumps(self._claim()).encode())  # type: ignore[arg-type]
         except FileExistsError:
             return False
         return True
+
+
+def attempt_of(claim: str) -> int:
+    """The attempt number in a claim's name."""
+    return int(claim.rsplit(".", 2)[-2])
 
 
 def alive(holder: dict[str, Any]) -> bool:
@@ -189,12 +207,18 @@ def run_task(
     journal: Journal, task: Task, outputs: list[str], work: Callable[[], dict[str, Any]], on_kept: Callable[[Done], None] | None = None
 ) -> Done:
     """Does the task unless it is done already; `work` returns the task's record and leaves its outputs complete."""
-    kept = journal.done(task)
-    if kept is not None:
-        if on_kept is not None:
-            on_kept(kept)
-        return kept
+
+    def kept() -> Done | None:
+        found = journal.done(task)
+        if found is not None and on_kept is not None:
+            on_kept(found)
+        return found
+
+    if (found := kept()) is not None:
+        return found
     with journal.claim(task):
+        if (found := kept()) is not None:  # finished by another worker while we waited for the claim
+            return found
         begun, cpu_begun = time.perf_counter(), cpu_seconds()
         record = work()
         return journal.finish(task, outputs, record, time.perf_counter() - begun, cpu_seconds() - cpu_begun)
