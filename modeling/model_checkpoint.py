@@ -1,4 +1,4 @@
-"""A decoder inside a checkpoint: its parameters under `model.`, its configuration in the metadata under "model".
+"""A decoder inside a checkpoint: its parameters under `weight/`, its configuration in the metadata under "model".
 
 What else a checkpoint holds (an optimizer's moments, a step) is its writer's business and lies under other names.
 """
@@ -16,7 +16,7 @@ from modeling.decoder import Decoder
 from modeling.errors import ModelError
 from modeling.hf_weights import build_decoder, parameter_shapes
 
-PREFIX = "model."
+PREFIX = "weight/"
 METADATA = "model"
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import fsspec
 
@@ -18,8 +17,8 @@ from modeling.errors import ModelError
 
 def is_local(path: str | Path) -> bool:
     """Whether the path is on this machine's file system."""
-    scheme = urlsplit(str(path)).scheme
-    return scheme in ("", "file") or len(scheme) == 1
+    scheme, mark, _ = str(path).partition("://")
+    return not mark or scheme == "file"
 
 
 def store_of(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
