@@ -1,0 +1,37 @@
+"""What this machine computes with: threads, device, precision."""
+
+import os
+
+import torch
+
+
+def usable_cores() -> int:
+    """The cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_per_rank(threads: int, ranks: int) -> int:
+    """An equal part of `threads` (0: every usable core) for each rank, at least one."""
+    return max(1, (threads or usable_cores()) // ranks)
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether bfloat16 products are faster than float32 here: AVX512-BF16 or AMX on a CPU, or a CUDA device that has them."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def resolve_precision(precision: str) -> tuple[str, str]:
+    """The precision `auto` means here, and the line that says so (empty where the recipe names one)."""
+    if precision != "auto":
+        return precision, ""
+    if has_fast_bfloat16():
+        return "bfloat16", "bfloat16 products with float32 weights (this hardware has them)"
+    return "float32", "float32 products (no bfloat16 instructions on this hardware)"
+
+
+def pick_device(local_rank: int = 0) -> torch.device:
+    """The rank's CUDA device where there is one, else the CPU."""
+    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")

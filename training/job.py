@@ -1,0 +1,97 @@
+"""Everything a rank needs to know of a run, as JSON-able values, and what every rank derives from it alike."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.errors import InputError
+from data_pipeline.storage import sha256_of
+from data_pipeline.tokens.chat import END, END_OF_TEXT
+from data_pipeline.tokens.mixture import Mixture
+from data_pipeline.tokens.shards import TokenShards
+from data_pipeline.tokens.tokenizer import load_tokenizer
+from modeling.config import DecoderConfig
+from training.recipe import FREE_TO_CHANGE, ModelRecipe, PretrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One pretraining run: recipe sections, seed, and where things are."""
+
+    recipe: PretrainRecipe
+    model: ModelRecipe
+    seed: int
+    tokens: Path  # one folder of shards per source
+    tokenizer: Path
+    out: Path  # checkpoints/, metrics.jsonl, result.json and model/ go here
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` takes them back."""
+        sections = {"recipe": self.recipe.model_dump(mode="json"), "model": self.model.model_dump(mode="json")}
+        return {**sections, "seed": self.seed, **{name: str(getattr(self, name)) for name in ("tokens", "tokenizer", "out")}}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Job":
+        return cls(
+            recipe=PretrainRecipe(**values["recipe"]),
+            model=ModelRecipe(**values["model"]),
+            seed=values["seed"],
+            **{name: Path(values[name]) for name in ("tokens", "tokenizer", "out")},
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from a job before anything is trained."""
+
+    mixture: Mixture
+    config: DecoderConfig
+    identity: dict[str, Any]
+
+
+def make_plan(job: Job) -> Plan:
+    """Opens the shards, settles the decoder's sizes, and refuses what cannot work, each in one line."""
+    recipe = job.recipe
+    if not recipe.phases:
+        raise InputError(
+            '[pretrain] phases is empty; give at least one, like phases = [{ name = "one", steps = 100, weights = { web = 1 } }]'
+        )
+    sources = sorted({source for phase in recipe.phases for source, weight in phase.weights.items() if weight > 0})
+    shards = {source: TokenShards.open(job.tokens / source) for source in sources}
+    config = decoder_config(job)
+    if recipe.context > config.max_positions:
+        raise InputError(
+            f"[pretrain] context = {recipe.context} is longer than the decoder's max_positions = {config.max_positions}; "
+            "lower it or set [model] max_positions"
+        )
+    digest = sha256_of(job.tokenizer / "tokenizer.json")
+    for source, one in shards.items():
+        if one.tokenizer_sha256 != digest:
+            raise InputError(f"{job.tokens / source}: written with another tokenizer than {job.tokenizer}; run `phial data tokenize` again")
+    for phase in recipe.phases:  # sources of weight 0 need no shards
+        unknown = {source for source, weight in phase.weights.items() if weight == 0} - shards.keys()
+        shards.update({source: next(iter(shards.values())) for source in unknown})
+    mixture = Mixture(list(recipe.phases), shards, recipe.context, recipe.rows_per_step, job.seed)
+    return Plan(mixture, config, identity_of(job, config, mixture))
+
+
+def decoder_config(job: Job) -> DecoderConfig:
+    """The decoder's sizes, with vocabulary and special ids of the tokenizer."""
+    tokenizer = load_tokenizer(job.tokenizer)
+    entries = tokenizer.get_vocab_size()
+    if 0 < job.model.vocab_size < entries:
+        raise InputError(
+            f"[model] vocab_size = {job.model.vocab_size} is less than the tokenizer's {entries} entries; 0 takes the tokenizer's"
+        )
+    ends = tuple(one for one in (tokenizer.token_to_id(END_OF_TEXT), tokenizer.token_to_id(END)) if one is not None)
+    return job.model.config(entries, eos_ids=ends, pad_id=tokenizer.token_to_id(END_OF_TEXT))
+
+
+def identity_of(job: Job, config: DecoderConfig, mixture: Mixture) -> dict[str, Any]:
+    """Every setting that decides what is trained, flat: a checkpoint is gone on from only where all of them agree."""
+    recipe = job.recipe.model_dump(mode="json")
+    model = dataclasses.asdict(config)
+    identity = {f"[pretrain] {name}": value for name, value in recipe.items() if name not in FREE_TO_CHANGE}
+    identity |= {f"[model] {name}": list(value) if isinstance(value, tuple) else value for name, value in model.items()}
+    return identity | {"[run] seed": job.seed, "data": mixture.fingerprint()}

@@ -1,0 +1,93 @@
+"""The recipe sections [model] and [pretrain]. Imports no torch."""
+
+import dataclasses
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data_pipeline.recipe import Section
+from data_pipeline.tokens.mixture import PhaseRecipe
+from modeling.config import DecoderConfig, preset
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class ModelRecipe(Section):
+    """[model]: a member of the family by name, and sizes that differ from it."""
+
+    preset: str = Field("demo", description="the decoder to start from; a name of modeling.config.PRESETS")
+    vocab_size: int = Field(0, ge=0, description="0: as many entries as the tokenizer has")
+    hidden_size: int | None = Field(None, ge=2)
+    intermediate_size: int | None = Field(None, ge=1)
+    num_layers: int | None = Field(None, ge=1)
+    num_heads: int | None = Field(None, ge=1)
+    num_kv_heads: int | None = Field(None, ge=1)
+    max_positions: int | None = Field(None, ge=1, description="the longest context the decoder accepts")
+    rope_theta: float | None = Field(None, gt=0)
+    window_keys: int | None = Field(None, ge=0, description="keys a token attends to, itself included; 0: no window")
+    tied: bool | None = Field(None, description="one matrix for embedding and head")
+
+    def config(self, tokenizer_entries: int, eos_ids: tuple[int, ...] = (), pad_id: int | None = None) -> DecoderConfig:
+        """The decoder's sizes; the vocabulary and special ids come from the tokenizer. Sizes that disagree are a ModelError of one line."""
+        base = preset(self.preset)
+        changes = {name: value for name, value in self.model_dump(exclude={"preset", "vocab_size"}).items() if value is not None}
+        if "num_heads" in changes and "num_kv_heads" not in changes:
+            changes["num_kv_heads"] = changes["num_heads"]
+        if changes.get("window_keys") == 0:
+            changes["window_keys"] = None
+        return dataclasses.replace(
+            base, **changes, vocab_size=self.vocab_size or tokenizer_entries, bos_id=None, eos_ids=eos_ids, pad_id=pad_id
+        )
+
+
+class PretrainRecipe(Section):
+    """[pretrain]: data order, optimisation, numerics, checkpoints."""
+
+    phases: tuple[PhaseRecipe, ...] = Field((), description="one after another; the run's length is the sum of their steps")
+    context: int = Field(256, ge=2, le=131_072, description="input tokens per row")
+    rows_per_step: int = Field(16, ge=1, description="rows of one optimizer step, over all ranks")
+    micro_rows: int = Field(0, ge=0, description="rows that one forward pass takes at most; 0: all rows of the rank")
+
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak rate")
+    min_ratio: float = Field(0.1, ge=0, le=1, description="the last update's rate as a part of the peak")
+    warmup_steps: int = Field(20, ge=0)
+    schedule: Literal["cosine", "wsd"] = Field("cosine", description="wsd: warm-up, stable, decay")
+    decay_fraction: float = Field(0.2, gt=0, le=1, description="wsd: the part of the run over which the rate falls")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0, description="for projection matrices and an untied head; never norms and embeddings")
+    clip: float = Field(1.0, ge=0, description="the gradient's norm is scaled down to this; 0: never")
+    z_loss: float = Field(0.0, ge=0, description="weight of the squared log-partition term; part of the loss that is logged")
+
+    precision: Precision = Field("auto", description="auto: bfloat16 autocast where the hardware has it, else float32")
+    compile: bool = Field(False, description="torch.compile; worth it for long runs, its first use takes half a minute")
+    threads: int = Field(0, ge=0, description="CPU threads of all ranks together; 0: every core of this process")
+    zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage; used with more than one rank")
+
+    checkpoint_every: int = Field(100, ge=1, description="steps; the last step always writes one")
+    keep_last: int = Field(2, ge=1, description="complete checkpoints that are kept")
+    log_every: int = Field(10, ge=1, description="steps per row of metrics.jsonl")
+
+    @model_validator(mode="after")
+    def warmup_fits(self) -> "PretrainRecipe":
+        if self.phases and self.warmup_steps > self.num_steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} is more than the {self.num_steps} steps of all phases")
+        return self
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_of(self, step: int) -> PhaseRecipe:
+        """The phase that step `step` (from 0) belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        return self.phases[-1]
+
+
+# What may differ between a run and its resumption: where and how it is computed and watched, not what is trained.
+FREE_TO_CHANGE = {"micro_rows", "compile", "threads", "zero_stage", "checkpoint_every", "keep_last", "log_every"}
