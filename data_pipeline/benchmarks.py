@@ -66,9 +66,7 @@ def read_mmlu(folder: str | Path, split: str) -> dict[str, list[ChoiceItem]]:
     place = Path(folder) / split
     files = sorted(place.glob(f"*_{split}.csv"))
     if not files:
-        raise InputError(
-            f"{place}: no <subject>_{split}.csv files; MMLU's layout is mmlu/dev/<subject>_dev.csv and mmlu/test/<subject>_test.csv"
-        )
+        raise InputError(f"{place}: no <subject>_{split}.csv files; MMLU's layout is mmlu/{{dev,test}}/<subject>_{{dev,test}}.csv")
     subjects = {path.name.removesuffix(f"_{split}.csv"): path for path in files}
     return {subject: read_mmlu_file(path, subject) for subject, path in subjects.items()}
 

@@ -40,7 +40,7 @@ class Model(ABC):
 
     @abstractmethod
     def prefill(self, ids_BT: Tensor, room: int) -> tuple[Any, Tensor]:
-        """Reads rows of equal length; returns a state with room for `room` more tokens per row and the logits (B, V) of the last position."""
+        """Reads rows of equal length; returns a state with room for `room` more tokens per row, and the last position's logits (B, V)."""
 
     @abstractmethod
     def extend(self, state: Any, rows_R: Tensor, ids_RT: Tensor, wanted_RT: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Model(ABC):
         """Logits (B, T, V) of every position in one pass."""
 
     def alike(self, length: int, longest: int) -> bool:
-        """Whether a prefix of `length` tokens has the same keys inside a text of `longest` tokens (longrope changes them with the length)."""
+        """Whether `length` tokens have the same keys as the beginning of a text of `longest` (longrope changes them with the length)."""
         return True
 
     def score(self, requests: Sequence[Request]) -> list[Score]:
@@ -63,7 +63,7 @@ class Model(ABC):
         return score_requests(self, requests)
 
     def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Generation]:
-        """Greedy answers to prompts of token ids, batched over prompts of equal length; ends at the tokenizer's end tokens or a stop string."""
+        """Greedy answers to prompts of token ids; they end at the tokenizer's end tokens or at a stop string."""
         return generate_greedy(self, prompts, max_new_tokens, stop)
 
 
@@ -93,12 +93,13 @@ def open_hugging_face(folder: Path, tokenizer: str | Path | None) -> Model:
 
 
 def open_checkpoint(folder: Path, tokenizer: str | Path | None) -> Model:
-    from eval.decoder_model import DecoderModel, decoder_from_checkpoint
+    from eval.decoder_model import DecoderModel
+    from modeling.model_checkpoint import load_decoder_checkpoint
 
     text = TextSide.open(Path(tokenizer) if tokenizer else tokenizer_of_checkpoint(folder))
     # The manifest holds the SHA-256 of every file.
     identity = Identity(str(folder), "checkpoint", fingerprint_of([folder / "manifest.json", *text.files]))
-    return DecoderModel(identity, text, decoder_from_checkpoint(folder))
+    return DecoderModel(identity, text, load_decoder_checkpoint(folder))
 
 
 def open_package(folder: Path, tokenizer: str | Path | None) -> Model:
@@ -114,9 +115,7 @@ def tokenizer_of_checkpoint(folder: Path) -> Path:
     for place in (folder, *(parent / "tokenizer" for parent in folder.resolve().parents)):
         if (place / "tokenizer.json").is_file():
             return place
-    raise InputError(
-        f"{folder}: a checkpoint without a tokenizer, and no tokenizer/tokenizer.json in the folders above; name one with --tokenizer"
-    )
+    raise InputError(f"{folder}: a checkpoint without a tokenizer, and none in a tokenizer/ folder above it; name one with --tokenizer")
 
 
 def is_checkpoint(folder: Path) -> bool:

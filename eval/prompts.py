@@ -96,16 +96,18 @@ def choice_text(protocol: ChoiceProtocol, text: TextSide, item: ChoiceItem, shot
 def choice_prompt(protocol: ChoiceProtocol, text: TextSide, item: ChoiceItem, shots: Sequence[ChoiceItem], context: int) -> Prompt:
     """The prompt with as many shots as fit `context` tokens, dropped from the end of the list; a question that does not fit alone is cut
     on the left, so that its options and "Answer:" stay."""
-    shots = shots[: protocol.shots]
-    for count in range(len(shots), -1, -1):
+    shots, count = shots[: protocol.shots], len(shots[: protocol.shots])
+    while True:
         prompt, delimiter = choice_text(protocol, text, item, shots[:count])
         answers = [delimiter + letter for letter in LETTERS] + [delimiter + option.strip() for option in item.options]
         ids, continuations = split_joined(text, prompt, answers)
-        room = context - (max(len(one) for one in continuations) - 1)
+        longest = max(len(one) for one in continuations)
+        room = context - longest + 1
         if len(ids) <= room or count == 0:
             break
+        count -= 1
     if room < 1:
-        raise InputError(f"{item.id}: an option of {max(len(one) for one in continuations)} tokens does not fit a context of {context}")
+        raise InputError(f"{item.id}: an option of {longest} tokens does not fit a context of {context}")
     return Prompt(
         context=ids[-room:],
         letters=continuations[:4],

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from data_pipeline.errors import InputError
@@ -63,9 +64,7 @@ class TextSide:
         found = self.tokenizer.token_to_id("<|endoftext|>")
         found = self.tokenizer.token_to_id(name) if found is None else found
         if found is None:
-            raise InputError(
-                f"the tokenizer has neither <|endoftext|> nor its eos_token {name!r}; one of them must stand before a document"
-            )
+            raise InputError(f"the tokenizer has neither <|endoftext|> nor its eos_token {name!r}, which must stand before a document")
         return found
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -80,18 +79,22 @@ class TextSide:
         """The conversation in the model's chat format; with `answer_next` it ends where the assistant begins to speak."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        special: dict[str, Any] = dict(self.special)
         if self.chat_template is None:
             raise InputError("the model has no chat template; give it --no-chat prompts")
-        rendered, _ = render_jinja_template(
-            [list(turns)], chat_template=self.chat_template, add_generation_prompt=answer_next, **self.special
-        )
+        try:
+            rendered, _ = render_jinja_template(
+                [list(turns)], chat_template=self.chat_template, add_generation_prompt=answer_next, **special
+            )
+        except TemplateError as error:
+            raise InputError(f"the chat template does not take the turns of {str(list(turns))[:80]}: {error}") from error
         return rendered[0]
 
 
 def stop_tokens(tokenizer: Tokenizer, special: dict[str, str], generation: dict[str, Any]) -> frozenset[int]:
     """The ids that end an answer: generation_config's eos_token_id, the tokenizer's eos_token, and phi-3's end marks."""
     named = generation.get("eos_token_id")
-    ids = {named} if isinstance(named, int) else set(named or ())
+    ids: set[int] = {named} if isinstance(named, int) else set(named or ())
     for mark in (special.get("eos_token"), "<|end|>", "<|endoftext|>"):
         found = tokenizer.token_to_id(mark) if mark else None
         if found is not None:

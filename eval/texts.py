@@ -1,4 +1,4 @@
-"""Bits per byte of documents: how many bits the model needs for a byte of text it has not seen. Lower is better; no vocabulary is favoured."""
+"""Bits per byte of documents: how many bits the model needs for a byte of unseen text, whatever its vocabulary. Lower is better."""
 
 import math
 from collections.abc import Sequence
