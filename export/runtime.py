@@ -98,7 +98,9 @@ def unpack(pin: Pin, tarball: bytes, folder: Path) -> None:
     """Checks the tarball's SHA-512 and writes the kept files, all or none."""
     found = "sha512-" + base64.b64encode(hashlib.sha512(tarball).digest()).decode()
     if found != pin.integrity:
-        raise InputError(f"{pin.name} {pin.version}: the tarball has {found[:23]}..., {PINS.name} pins {pin.integrity[:23]}...; nothing was kept")
+        raise InputError(
+            f"{pin.name} {pin.version}: the tarball has {found[:23]}..., {PINS.name} pins {pin.integrity[:23]}...; nothing was kept"
+        )
     with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as archive, atomic_folder(folder) as partial:
         hashes: dict[str, str] = {}
         for name in pin.keep:
@@ -143,7 +145,8 @@ def https_get(pin: Pin) -> bytes:
             return answer.read()
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise InputError(
-            f"{address}: cannot be fetched ({last_line(str(error))}); {FETCH_LINE} needs the internet once, or npm_config_registry set to a mirror"
+            f"{address}: cannot be fetched ({last_line(str(error))}); "
+            f"{FETCH_LINE} needs the internet once, or npm_config_registry set to a mirror"
         ) from error
 
 

@@ -29,7 +29,18 @@ from export.package import FILES, open_package
 from export.runtime import read_pins, runtime_files
 
 WEB = Path(__file__).resolve().parent / "web"
-PAGE = ("index.html", "style.css", "icon.svg", "app.js", "chat_view.js", "model_client.js", "worker.js", "engine.js", "prompt.js", "loading.js")
+PAGE = (
+    "index.html",
+    "style.css",
+    "icon.svg",
+    "app.js",
+    "chat_view.js",
+    "model_client.js",
+    "worker.js",
+    "engine.js",
+    "prompt.js",
+    "loading.js",
+)
 HOST = "127.0.0.1"
 PORT = 8127
 PORTS_TRIED = 50
@@ -95,7 +106,9 @@ def build_app(folder: str | Path) -> Starlette:
         cache = "public, max-age=31536000, immutable" if forever else "no-cache"
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": cache})
-        return FileResponse(path, media_type=MIME.get(path.suffix, "application/octet-stream"), headers={"ETag": tag, "Cache-Control": cache})
+        return FileResponse(
+            path, media_type=MIME.get(path.suffix, "application/octet-stream"), headers={"ETag": tag, "Cache-Control": cache}
+        )
 
     async def settings(_: Request) -> Response:
         return JSONResponse(places, headers={"Cache-Control": "no-cache"})

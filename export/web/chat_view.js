@@ -17,7 +17,7 @@ export function showReady(facts, onExample) {
   document.body.dataset.state = "ready";
   element("model-name").textContent = facts.name;
   document.title = `${facts.name} · Phial`;
-  const engine = facts.backend === "webgpu" ? "WebGPU" : `WebAssembly, ${facts.threads} thread${facts.threads === 1 ? "" : "s"}`;
+  const engine = facts.backend === "webgpu" ? "WebGPU" : `wasm, ${facts.threads} thread${facts.threads === 1 ? "" : "s"}`;
   element("facts").textContent = `${bytes(facts.bytes)} · ${facts.bits}-bit · ${engine}`;
   element("context-note").textContent =
     `It reads up to ${facts.context.toLocaleString("en")} tokens; when a conversation grows past that, the oldest turns are left out.`;
