@@ -80,7 +80,9 @@ def foreign(chance: random.Random, number: int) -> GeneratedPage:
     """A good page in another language."""
     language = list(FOREIGN)[number % len(FOREIGN)]
     lines = sentences(FOREIGN[language], chance, 20)
-    return GeneratedPage(f"http://site-{number}.example/{language}.html", page(lines[0], paragraphs(lines), language), "foreign", "language")
+    return GeneratedPage(
+        f"http://site-{number}.example/{language}.html", page(lines[0], paragraphs(lines), language), "foreign", "language"
+    )
 
 
 def stub(chance: random.Random, number: int) -> GeneratedPage:

@@ -44,7 +44,16 @@ FOREIGN = {
     ),
 }  # fmt: skip
 
-PRODUCTS = ("cheap watches", "magic pills", "luxury bags", "fast loans", "casino bonus", "perfect teeth", "weight loss tea", "lucky tickets")
+PRODUCTS = (
+    "cheap watches",
+    "magic pills",
+    "luxury bags",
+    "fast loans",
+    "casino bonus",
+    "perfect teeth",
+    "weight loss tea",
+    "lucky tickets",
+)
 
 MENU = ("Home", "News", "Products", "Prices", "Support", "Downloads", "Partners", "Careers", "Press", "Imprint", "Privacy", "Sitemap",
         "Login", "Register", "Basket", "Wish list", "Events", "Archive", "Newsletter", "Contact", "Terms", "Help", "Search", "Offers")  # fmt: skip

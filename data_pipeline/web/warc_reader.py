@@ -58,7 +58,7 @@ def read_pages(path: str, max_bytes: int = 8_000_000) -> Iterator[Page | Broken]
     """
     name = Path(path).name
     with opened(path) as stream:
-        start = stream.read(64)
+        start = stream.read(4096)
         refuse_other_formats(path, start)
         stream.seek(0)
         records, last = 0, 0
@@ -122,6 +122,8 @@ def ends_whole(stream: IO[bytes], start: bytes, last: int) -> bool:
         return True
     try:
         stream.seek(last)
+        # Where one gzip member holds several records their place is not known, and the file is gone through from its beginning.
+        stream.seek(last if stream.read(2) == b"\x1f\x8b" else 0)
     except (OSError, ValueError):  # a stream that cannot go back
         return True
     member, pending = zlib.decompressobj(wbits=31), b""
@@ -219,5 +221,10 @@ def decoded(html: bytes, charset: str = "") -> str:
     for mark, name in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if html.startswith(mark):
             return html[len(mark) :].decode(name, errors="replace")
-    name = charset.strip("\"' ") or detect_encoding(html, from_html_meta=True) or "utf-8"
-    return bytes_to_str(html, name)
+    for name in (charset.strip("\"' "), detect_encoding(html, from_html_meta=True) or "utf-8", "utf-8"):
+        try:
+            if name:
+                return bytes_to_str(html, name)
+        except (LookupError, ValueError):  # a charset that nobody knows
+            continue
+    return html.decode("utf-8", errors="replace")

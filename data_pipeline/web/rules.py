@@ -1,0 +1,92 @@
+"""Keep or drop: each rule compares one measured value with one threshold and answers why it rejects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_pipeline.web.measures import Values
+from data_pipeline.web.recipe import Thresholds, WebRecipe
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a document is dropped: the reason that is counted, the value that was measured and the threshold it crossed."""
+
+    reason: str
+    measure: str
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """Rejects below a threshold."""
+
+    reason: str
+    measure: str
+    threshold: float
+
+    def reject(self, values: Values) -> Rejection | None:
+        value = getattr(values, self.measure)
+        return Rejection(self.reason, self.measure, float(value), float(self.threshold)) if value < self.threshold else None
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """Rejects above a threshold."""
+
+    reason: str
+    measure: str
+    threshold: float
+
+    def reject(self, values: Values) -> Rejection | None:
+        value = getattr(values, self.measure)
+        return Rejection(self.reason, self.measure, float(value), float(self.threshold)) if value > self.threshold else None
+
+
+Rule = Minimum | Maximum
+
+# reason, measured value, which side, the setting. In the order in which they are asked: the first that rejects gives the reason.
+TABLE = (
+    ("link_density", "link_density", Maximum, "max_link_density"),
+    ("too_short", "words", Minimum, "min_words"),
+    ("too_long", "words", Maximum, "max_words"),
+    ("symbols", "symbol_ratio", Maximum, "max_symbol_ratio"),
+    ("repetition", "top_2gram", Maximum, "max_top_2gram"),
+    ("repetition", "top_3gram", Maximum, "max_top_3gram"),
+    ("repetition", "top_4gram", Maximum, "max_top_4gram"),
+    ("repetition", "duplicate_lines", Maximum, "max_duplicate_lines"),
+    ("repetition", "duplicate_line_characters", Maximum, "max_duplicate_line_characters"),
+    ("repetition", "duplicate_paragraphs", Maximum, "max_duplicate_paragraphs"),
+    ("repetition", "duplicate_paragraph_characters", Maximum, "max_duplicate_paragraph_characters"),
+    ("repetition", "duplicate_5grams", Maximum, "max_duplicate_5grams"),
+    ("repetition", "duplicate_10grams", Maximum, "max_duplicate_10grams"),
+    ("word_length", "mean_word_length", Minimum, "min_mean_word_length"),
+    ("word_length", "mean_word_length", Maximum, "max_mean_word_length"),
+    ("not_words", "alphabetic_words", Minimum, "min_alphabetic_words"),
+    ("stop_words", "stop_words", Minimum, "min_stop_words"),
+    ("lists", "bullet_lines", Maximum, "max_bullet_lines"),
+    ("teasers", "ellipsis_lines", Maximum, "max_ellipsis_lines"),
+    ("lists", "line_ends", Minimum, "min_line_ends"),
+    ("lists", "short_lines", Maximum, "max_short_lines"),
+    ("lists", "newline_ratio", Maximum, "max_newline_ratio"),
+)
+
+
+def rules_of(recipe: WebRecipe) -> list[Rule]:
+    """The rules that decide what is kept."""
+    rules = threshold_rules(recipe.rules)
+    if recipe.lorem_ipsum_rule:
+        rules.append(Maximum("lorem_ipsum", "lorem_ipsum", 0))
+    if recipe.brace_rule:
+        rules.append(Maximum("braces", "braces", 0))
+    return rules
+
+
+def threshold_rules(thresholds: Thresholds) -> list[Rule]:
+    """One rule per line of the table."""
+    return [side(reason, measure, getattr(thresholds, setting)) for reason, measure, side, setting in TABLE]
+
+
+def first_rejection(rules: Sequence[Rule], values: Values) -> Rejection | None:
+    """The first rule that rejects, or None."""
+    return next((found for rule in rules if (found := rule.reject(values)) is not None), None)
