@@ -78,15 +78,23 @@ def sdpa(q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask_B1TS: Tensor | Non
 
 
 def eager(q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, mask_B1TS: Tensor | None, scale: float) -> Tensor:
-    """Attention written out: scores, an added mask, softmax in float32, weighted values."""
+    """Attention written out: scores, an added mask, softmax, weighted values. It holds all B*N*T*S scores.
+
+    The softmax works in float32 inside and rounds its result, as the reference's does; so its steps need no copies in float32, and on a
+    CPU short rows in bfloat16 run more than twice as fast as in `sdpa`, whose bfloat16 kernel there is slower than its float32 one.
+    """
     groups = q_BNTH.shape[1] // k_BKSH.shape[1]
     k_BNSH, v_BNSH = spread(k_BKSH, groups), spread(v_BKSH, groups)
-    scores_BNTS = torch.matmul(q_BNTH, k_BNSH.transpose(2, 3)) * scale
-    if mask_B1TS is not None:
-        zero = torch.zeros((), dtype=scores_BNTS.dtype, device=scores_BNTS.device)
-        scores_BNTS = scores_BNTS + torch.where(mask_B1TS, zero, torch.finfo(scores_BNTS.dtype).min)
-    weights_BNTS = functional.softmax(scores_BNTS, dim=-1, dtype=torch.float32).to(q_BNTH.dtype)
-    return torch.matmul(weights_BNTS, v_BNSH)
+    device, dtype = q_BNTH.device.type, q_BNTH.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        q_BNTH, k_BNSH, v_BNSH = q_BNTH.to(dtype), k_BNSH.to(dtype), v_BNSH.to(dtype)
+    with torch.autocast(device, enabled=False):
+        scores_BNTS = torch.matmul(q_BNTH, k_BNSH.transpose(2, 3)) * scale
+        if mask_B1TS is not None:
+            zero = torch.zeros((), dtype=dtype, device=q_BNTH.device)
+            scores_BNTS = scores_BNTS + torch.where(mask_B1TS, zero, torch.finfo(dtype).min)
+        return torch.matmul(functional.softmax(scores_BNTS, dim=-1), v_BNSH)
 
 
 BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]] = {"sdpa": sdpa, "eager": eager}

@@ -89,7 +89,10 @@ class Decoder(nn.Module):
                 positions_BT = document_positions(documents_BT)
         factors = self._factors(positions_BT, cache)
         x_BTD = self.embedding(ids_BT)
-        tables = rotary_tables(self.config, positions_BT, factors, x_BTD.dtype)
+        device = ids_BT.device.type
+        # Queries and keys leave their products in autocast's dtype; tables of the same dtype keep the rotation from widening them.
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BTD.dtype
+        tables = rotary_tables(self.config, positions_BT, factors, dtype)
         always = self.backend == "eager"
         mask_B1TS = attention_mask(self.config, tokens, held + tokens, documents_BT, ids_BT.device, always)
         for layer in self.layers:
