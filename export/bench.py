@@ -26,7 +26,7 @@ def bench(folder: str | Path, prompt_tokens: int = 512, new_tokens: int = 64, th
     A prompt of random tokens is fed in chunks; then tokens are decoded one by one (median time). `threads` 0 takes one per core. The
     prompt is shortened where the context does not hold it, and the result says how long it was.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or usable_cores()
     began = time.perf_counter()
     package = load_package(folder, threads)
     load_s = time.perf_counter() - began
@@ -52,6 +52,11 @@ def bench(folder: str | Path, prompt_tokens: int = 512, new_tokens: int = 64, th
         "threads": threads,
         "package_bytes": sum(one["bytes"] for one in package.manifest["files"].values()),
     }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measure(package: Package, prompt_tokens: int, new_tokens: int) -> tuple[float, float]:

@@ -38,13 +38,14 @@ class Conversation:
 
         However far the answer was read, that much of it is kept. A question that does not fit is an InputError and is not kept.
         """
+        before = list(self.turns)
         self.turns.append({"role": "user", "content": text})
         try:
             gone = self.make_room()
             if len(self.package.encode(self.turns)) >= self.package.context:
                 raise InputError(f"this is too long for the package's context of {self.package.context} tokens")
         except InputError:
-            self.turns.pop()
+            self.turns = before
             raise
         return gone, self.answer()
 

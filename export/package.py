@@ -98,7 +98,7 @@ def describe_package(
     return {
         "format": FORMAT,
         "files": {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in FILES},
-        "architecture": {"model_type": "phi3", **dataclasses.asdict(config), "head_dim": config.head_dim},
+        "architecture": {"model_type": "phi3", **listed(dataclasses.asdict(config)), "head_dim": config.head_dim},
         "quantization": {
             "method": "round-to-nearest" + (", searched scales" if recipe.search and recipe.bits != 32 else ""),
             "bits": recipe.bits,
@@ -119,6 +119,13 @@ def describe_package(
         "chat": chats,
         "check": {},
     }
+
+
+def listed(value: Any) -> Any:
+    """Tuples as lists, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {key: listed(one) for key, one in value.items()}
+    return [listed(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def open_package(folder: str | Path) -> dict[str, Any]:
