@@ -30,7 +30,9 @@ class PhaseRecipe(Section):
     name: str = Field(min_length=1, description="for logs and reports")
     steps: int = Field(ge=1, description="optimizer steps")
     weights: dict[str, float] = Field(min_length=1, description="share of rows per source; they are divided by their sum")
-    max_epochs: float = Field(4.0, gt=0, description="how often a source may have been read when the phase ends, over all phases so far")
+    max_epochs: float = Field(
+        default=4.0, gt=0, description="how often a source may have been read when the phase ends, over all phases so far"
+    )
 
     @field_validator("weights")
     @classmethod
