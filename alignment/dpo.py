@@ -9,6 +9,7 @@ from alignment.loop import (
     Progress,
     Stopwatch,
     check_lengths,
+    choose_attention,
     choose_precision,
     keep_short,
     load_model,
@@ -93,7 +94,7 @@ def train(
     from alignment.metrics import MetricsWriter
 
     precision = choose_precision(recipe.precision)
-    network = load_model(model)
+    network = load_model(model, choose_attention(precision, max(pair.length for pair in pairs)))
     check_lengths(recipe, network, encoder, "[dpo]")
     rows_per_step = recipe.batch_rows * recipe.gradient_accumulation
     steps = num_steps(len(pairs), recipe.steps, recipe.epochs, rows_per_step)

@@ -1,5 +1,6 @@
 """What fine-tuning on answers and on preferences share around trl's trainers: settings, metrics, resume, the final folder."""
 
+import os
 import resource
 import shutil
 import time
@@ -21,6 +22,8 @@ Progress = Callable[[int, int, dict[str, float]], None]
 # Copied as they are, so that nothing but the weights differs between a model and its fine-tuned form.
 KEPT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
+SHORT_ROW = 512  # tokens; above, attention weights written out would cost more memory than the time is worth
+
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -37,8 +40,14 @@ def require_trl() -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Progress bars of the libraries off, and their notices that say nothing to a user of ours; real warnings stay."""
+    import accelerate.utils.other
     import datasets
     import transformers
+
+    # accelerate imports all of DeepSpeed (1.5 s, 200 MB, a notice) to ask whether the model is one of its engines; alone it never is
+    deepspeed_available = accelerate.utils.other.is_deepspeed_available
+    if "WORLD_SIZE" not in os.environ:
+        accelerate.utils.other.is_deepspeed_available = lambda: False
 
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
@@ -49,6 +58,7 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            accelerate.utils.other.is_deepspeed_available = deepspeed_available
             datasets.enable_progress_bars()
             if bars:
                 transformers.utils.logging.enable_progress_bar()
@@ -72,6 +82,13 @@ def choose_precision(precision: str) -> str:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return ("bfloat16" if native else "float32") if precision == "auto" else precision
+
+
+def choose_attention(precision: str, longest: int) -> str:
+    """transformers' name of the attention: on a CPU in bfloat16 the fused one's backward pass takes twice as long for short rows."""
+    import torch
+
+    return "eager" if precision == "bfloat16" and longest <= SHORT_ROW and not torch.cuda.is_available() else "sdpa"
 
 
 def settings(recipe: TuningRecipe, out: Path, seed: int, steps: int, precision: str) -> dict[str, Any]:
@@ -105,7 +122,7 @@ def settings(recipe: TuningRecipe, out: Path, seed: int, steps: int, precision: 
     }
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path, attention: str) -> Any:
     """transformers' model in float32, whatever the folder's own precision; InputError where the folder is no model."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -114,7 +131,7 @@ def load_model(folder: Path) -> Any:
         if not (folder / name).is_file() and not (name == "model.safetensors" and (folder / f"{name}.index.json").is_file()):
             raise InputError(f"{folder}: no {name}; a model folder in Hugging Face's layout is needed")
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True, attn_implementation=attention)
     except (ValueError, OSError, RuntimeError) as error:
         raise InputError(f"{folder}: not a model that transformers loads ({str(error).splitlines()[0]})") from error
     return model

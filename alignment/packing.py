@@ -2,6 +2,7 @@
 
 transformers keeps packed documents apart by finding where the positions start again at 0, but only where no attention mask is given. An
 all-ones mask switches that off without a word, and every conversation then reads those before it. So a packed batch with a mask is refused.
+A key/value cache switches it off as well; `answer_head` and trl never ask for one.
 """
 
 from typing import Any

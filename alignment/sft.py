@@ -8,6 +8,7 @@ from alignment.loop import (
     Progress,
     Stopwatch,
     check_lengths,
+    choose_attention,
     choose_precision,
     keep_short,
     load_model,
@@ -63,10 +64,10 @@ def train(
     from alignment.metrics import MetricsWriter
 
     precision = choose_precision(recipe.precision)
-    network = load_model(model)
-    check_lengths(recipe, network, encoder, "[sft]")
     dataset = pack(encoded, recipe) if recipe.packing else as_dataset(encoded)
     lengths = [len(ids) for ids in dataset["input_ids"]]
+    network = load_model(model, choose_attention(precision, max(lengths) * (recipe.batch_rows if recipe.packing else 1)))
+    check_lengths(recipe, network, encoder, "[sft]")
     rows_per_step = recipe.batch_rows * recipe.gradient_accumulation
     steps = num_steps(len(dataset), recipe.steps, recipe.epochs, rows_per_step)
     order = row_order(lengths, steps * recipe.gradient_accumulation, recipe.batch_rows, seed)
