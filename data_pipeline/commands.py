@@ -42,6 +42,47 @@ def data_verbs() -> None:
     """Web pages and synthetic text: collect, build, synthesize, extract, tokenize."""
 
 
+@data.command("collect")
+def data_collect(
+    folder: str = typer.Argument(metavar="OUT", help="The crawl folder to write, for example runs/demo/crawl."),
+    warc: str | None = typer.Option(None, "--warc", help="WARC files: a path, URL (http, s3) or glob; read in place, not copied."),
+    recipe: str | None = typer.Option(None, "--recipe", help="A recipe whose [collect] and [run] sections are used."),
+    overrides: list[str] | None = SET,
+    as_json: bool = typer.Option(False, "--json", help="Print the record as one JSON object."),
+) -> None:
+    """Raw pages into a crawl folder: your WARC files, or the standard library's pages with known bad ones mixed in."""
+    from data_pipeline.web.verbs import collect_verb
+
+    collect_verb(folder, warc, recipe, overrides or [], as_json)
+
+
+@data.command("build")
+def data_build(
+    recipe: str = RECIPE,
+    out: str | None = OUT,
+    overrides: list[str] | None = SET,
+    as_json: bool = typer.Option(False, "--json", help="Print the funnel as one JSON object."),
+) -> None:
+    """Filter the run's crawl: extraction, language, quality rules, personal data, duplicates; writes web/."""
+    from data_pipeline.web.recipe import WebRecipe
+    from data_pipeline.web.verbs import build_verb
+
+    settings, run = open_run(recipe, "web", WebRecipe, out, overrides)
+    build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, as_json)
+
+
+@data.command("extract")
+def data_extract(
+    files: list[str] = typer.Argument(metavar="FILE...", help="HTML files; .gz is unpacked."),
+    url: str | None = typer.Option(None, "--url", help="The page's address, which some extractors read a language from."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object per file: file, text, language, dropped, seconds."),
+) -> None:
+    """The main text of HTML files."""
+    from data_pipeline.web.verbs import extract_verb
+
+    extract_verb(files, url, as_json)
+
+
 @tokenizer.callback()
 def tokenizer_verbs() -> None:
     """Train the byte-level BPE tokenizer."""

@@ -64,7 +64,7 @@ def paragraphs(lines: Sequence[str], per_paragraph: int = 4) -> str:
 def spam(chance: random.Random, number: int) -> GeneratedPage:
     """A few phrases over and over, with ordinary words between them, so that every paragraph differs."""
     phrase = f"buy {chance.choice(PRODUCTS)} online now"
-    lines = [f"{phrase.capitalize()}, {line[0].lower()}{line[1:-1]}, and {phrase}!" for line in sentences(ENGLISH, chance, 4)]
+    lines = [f"{phrase.capitalize()}, {line[0].lower()}{line[1:-1]}, and {phrase}!" for line in sentences(ENGLISH, chance, 6)]
     body = paragraphs([f"{line} {phrase} and {phrase} and {phrase}." for line in lines], 1)
     return GeneratedPage(f"http://shop-{number}.example/offer.html", page(phrase, body), "spam", "repetition")
 

@@ -2,17 +2,18 @@
 
 # Columns in the order of the sentence. English pages are the good ones, so their table is the largest.
 ENGLISH = (
-    ("The gardener", "My neighbour", "The old ferryman", "A young teacher", "The baker of the village", "Our librarian", "The engineer",
-     "A patient clockmaker", "The captain", "The beekeeper", "Her grandmother", "The stonemason"),
-    ("explains", "remembers", "has written down", "wants to know", "shows the children", "often describes", "has learned", "noticed",
-     "keeps a record of", "was surprised by"),
-    ("how the harbour looked", "why the bridge was built", "which tools are needed", "what the map of the valley shows",
-     "where the two rivers meet", "how much water the mill uses", "when the swallows come back", "what to do with the apples",
-     "how the roof was mended", "why bread rises", "how the tower clock is wound", "which stones can bear a load"),
-    ("before the winter began", "in the years after the flood", "that the town council decided to keep", "with a little help from friends",
-     "and writes it on a card for each visitor", "because nobody else had the time", "to everybody who has a question",
-     "from the window of the small workshop", "at the end of every market day", "with great care and few words",
-     "and the answer is always the same", "while the kettle comes to the boil"),
+    ("The gardener", "My neighbour", "The old ferryman", "A young teacher", "The baker", "Our librarian", "The engineer", "A clockmaker",
+     "The captain", "The beekeeper", "Her grandmother", "The stonemason", "An apprentice", "The postman", "A traveller", "The miller"),
+    ("often describes", "remembers", "wants to have", "is proud of", "drew a plan of", "has learned about", "asked about", "keeps a record of",
+     "was surprised by", "is writing about", "never forgets", "talks with friends about", "will soon repair", "explains", "wonders about"),
+    ("the harbour", "the narrow bridge", "that old map", "the stone mill", "the two rivers", "a box of tools", "the swallows", "these apples",
+     "the broken roof", "warm bread", "the tower clock", "a heavy load", "the village school", "the first snow", "an empty boat",
+     "the forest path", "a basket of eggs", "the wooden fence"),
+    ("before winter", "after the flood", "at the market", "with great care", "for every visitor", "on long evenings", "to the children",
+     "from the window", "in few words", "by candle light", "near the chapel", "during the storm", "without a pause", "on the way home"),
+    ("and the kettle sings", "because time is short", "while it rains", "and nobody laughs", "as it should be", "until the lamp goes out",
+     "though few believe it", "and that is enough", "when friends come", "but not on Sundays", "if there is time", "and all are content",
+     "so the work goes on", "where it is quiet"),
 )  # fmt: skip
 
 FOREIGN = {
@@ -26,7 +27,7 @@ FOREIGN = {
     ),
     "fr": (
         ("Le jardinier", "Ma voisine", "La jeune institutrice", "Notre boulanger", "Le vieux passeur", "L'horlogère"),
-        ("explique aux enfants", "note chaque soir dans un cahier", "se souvient très bien", "raconte volontiers aux visiteurs",
+        ("explique aux enfants", "note chaque soir", "se souvient très bien", "raconte volontiers aux visiteurs",
          "voudrait enfin savoir"),
         ("comment le pont a été construit", "pourquoi le pain lève", "quand les hirondelles reviennent", "quels outils sont nécessaires",
          "où les deux rivières se rencontrent"),

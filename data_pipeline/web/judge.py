@@ -1,5 +1,6 @@
 """One page to one judged document: extraction, personal data, language, measured values, rules, signature. A pure function of the page."""
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,8 @@ from data_pipeline.web.personal_data import mask
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rules import Rejection, first_rejection, rules_of, threshold_rules
 from data_pipeline.web.warc_reader import Page
+
+PARAGRAPHS = re.compile(r"\n[^\S\n]*\n")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ def judge(recipe: WebRecipe, page: Page) -> Judged:
         return Judged(page.id, page.url, 0, rejection=Rejection(page.problem, page.problem, page.value, limit_of(page, recipe)))
     extraction = extract_page(page.html, page.charset, page.url or None)
     how = f"{extraction.method} ({extraction.why})" if extraction.why else extraction.method
-    text, personal = mask(extraction.text) if recipe.mask_personal_data else (extraction.text, {})
+    text = without_repeats(extraction.text) if recipe.drop_repeated_paragraphs else extraction.text
+    text, personal = mask(text) if recipe.mask_personal_data else (text, {})
     values, hashes = measure(text, extraction.link_density)
     language, distance = language_of(text)
     rejection = refuse_text(recipe, text, values, language, distance) or first_rejection(rules_of(recipe), values)
@@ -59,6 +63,11 @@ def judge(recipe: WebRecipe, page: Page) -> Judged:
         text_key(text) if kept else b"",
         signature(hashes, recipe.duplicates) if kept else None,
     )
+
+
+def without_repeats(text: str) -> str:
+    """The text without the paragraphs that stood in it before: reference pages list the same inherited methods under every class."""
+    return "\n\n".join(dict.fromkeys(part.strip("\n") for part in PARAGRAPHS.split(text)))
 
 
 def limit_of(page: Page, recipe: WebRecipe) -> float:

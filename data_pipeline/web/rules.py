@@ -75,9 +75,9 @@ TABLE = (
 def rules_of(recipe: WebRecipe) -> list[Rule]:
     """The rules that decide what is kept."""
     rules = threshold_rules(recipe.rules)
-    if recipe.lorem_ipsum_rule:
+    if recipe.c4_lorem_ipsum:
         rules.append(Maximum("lorem_ipsum", "lorem_ipsum", 0))
-    if recipe.brace_rule:
+    if recipe.c4_braces:
         rules.append(Maximum("braces", "braces", 0))
     return rules
 
