@@ -84,6 +84,7 @@ class ZeroEngine:
         optimizer = build_optimizer(decoder, recipe)
         self.client_optimizer = optimizer
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+        self.start_optimizer()
         if recipe.compile:
             self.engine.compile()
 
@@ -130,12 +131,8 @@ class ZeroEngine:
         from deepspeed.utils import safe_set_full_optimizer_state
 
         state = self.client_optimizer.state
-        for flat in self.owned_tensors():
-            state[flat] = {moment: torch.zeros_like(flat, dtype=torch.float32) for moment in MOMENTS}
-            state[flat]["step"] = torch.tensor(float(step), dtype=torch.float32, device=flat.device)
-        if self.stage in (1, 2):
-            # Private, and the version is pinned: DeepSpeed links moments to parameters at its first step, and ours come before it.
-            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+        for owned in self.owned_tensors():
+            state[owned]["step"].fill_(step)
         for name, parameter in zip(self.names, self.decoder.parameters(), strict=True):
             for moment in MOMENTS:
                 whole = read.read(f"{moment}/{name}").to(self.device)
@@ -143,6 +140,19 @@ class ZeroEngine:
                     state[parameter][moment].copy_(whole)
                 else:
                     safe_set_full_optimizer_state(parameter, whole, moment)
+
+    def start_optimizer(self) -> None:
+        """Moments of zero for every tensor this rank updates, linked to the parameters they belong to.
+
+        DeepSpeed would link them in its first step, but after its first parameter group only: the moments of later groups stay unlinked.
+        """
+        for owned in self.owned_tensors():
+            state = self.client_optimizer.state[owned]
+            state["step"] = torch.zeros((), dtype=torch.float32, device=owned.device)
+            for moment in MOMENTS:
+                state[moment] = torch.zeros_like(owned, dtype=torch.float32)
+        if self.stage in (1, 2):
+            self.engine.optimizer._lazy_init_hp_params_optimizer_state()  # private, hence the bound on DeepSpeed's version
 
     def owned_tensors(self) -> list[Tensor]:
         """What this rank's AdamW updates: parameters, or this rank's flat partitions of them."""
