@@ -116,6 +116,7 @@ def test_packed_documents_do_not_leak_through_the_batch_path(corpus: Path, tmp_p
     changed = dataclasses.replace(micro, ids_BT=changed_BT)
     assert document_loss(decoder, micro, 1) == document_loss(decoder, changed, 1)
     assert document_loss(decoder, micro, 0) != document_loss(decoder, changed, 0)
+
     # The check can fail: attention that is told of one document only does leak.
     def forgotten(micro: MicroBatch) -> float:
         targets_BT = torch.where(micro.documents_BT == 1, micro.targets_BT, -100)

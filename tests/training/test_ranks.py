@@ -43,7 +43,9 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         assert ours["step"] == theirs["step"]
         assert abs(ours["loss"] - theirs["loss"]) < 5e-6
         assert abs(ours["grad_norm"] / theirs["grad_norm"] - 1) < 2e-5
-    for (name, ours), theirs in zip(load_decoder(one / "model").named_parameters(), load_decoder(other / "model").parameters(), strict=True):
+    for (name, ours), theirs in zip(
+        load_decoder(one / "model").named_parameters(), load_decoder(other / "model").parameters(), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, atol=3e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 

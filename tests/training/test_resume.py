@@ -1,0 +1,154 @@
+"""A run that is killed and started again ends with the weights of an undisturbed run, bit for bit; and what may not be gone on from."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_pipeline.errors import InputError
+from modeling.checkpoint import list_checkpoints
+from training.engine import PlainEngine
+from training.metrics import read_metrics
+from training.recipe import ModelRecipe, PretrainRecipe
+from training.trainer import pretrain
+
+ROOT = Path(__file__).resolve().parents[2]
+PHASES = [{"name": "one", "steps": 7, "weights": {"web": 1.0}}, {"name": "two", "steps": 7, "weights": {"web": 1.0, "synthetic": 3.0}}]
+SETTINGS = {
+    "phases": PHASES,
+    "context": 32,
+    "rows_per_step": 4,
+    "learning_rate": 3e-3,
+    "warmup_steps": 2,
+    "checkpoint_every": 3,
+    "keep_last": 2,
+    "log_every": 2,
+    "threads": 1,
+}
+KILLS = 12
+
+
+def train(corpus: Path, out: Path, seed: int = 5, **settings) -> dict:
+    recipe = PretrainRecipe(**{**SETTINGS, **settings})
+    return pretrain(
+        recipe, ModelRecipe(preset="tiny"), tokens=corpus / "tokens", tokenizer=corpus / "tokenizer", out=out, seed=seed, stream=sys.stderr
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model/model.safetensors")
+
+
+def equal(one: Path, other: Path) -> bool:
+    ours, theirs = weights(one), weights(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def timeless(out: Path) -> list[dict]:
+    return [
+        {name: value for name, value in row.items() if "second" not in name and "per_s" not in name}
+        for row in read_metrics(out / "metrics.jsonl")
+    ]
+
+
+def stop_after(out: Path, step: int) -> None:
+    """Leaves the run as a kill after `step` would, its metrics being ahead of its checkpoint."""
+    for folder in (out / "checkpoints").iterdir():
+        if int(folder.name.removeprefix("step-")) > step:
+            shutil.rmtree(folder)
+    shutil.rmtree(out / "model")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    train(corpus, out)
+    return out
+
+
+@pytest.fixture
+def copy(undisturbed: Path, tmp_path: Path) -> Path:
+    """A run of its own to damage."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked runs")
+def test_killed_again_and_again_it_ends_with_the_same_bits(corpus: Path, undisturbed: Path, tmp_path: Path):
+    program = [sys.executable, str(ROOT / "tests/training/killed_runs.py"), str(corpus), str(tmp_path), "11", str(KILLS)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    codes = json.loads(done.stdout.splitlines()[-1])["exit_codes"]
+    assert codes[-1] == 0
+    assert codes.count(-9) >= KILLS // 2, "too few kills struck"
+    assert equal(undisturbed, tmp_path)
+    assert timeless(undisturbed) == timeless(tmp_path)
+    assert [Path(path).name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000012", "step-00000014"]
+    leftovers = [path.name for path in tmp_path.rglob("*") if ".part" in path.name]
+    assert len(leftovers) <= KILLS
+
+
+def test_going_on_equals_never_stopping_and_forgetting_the_moments_does_not(corpus: Path, undisturbed: Path, copy: Path, monkeypatch):
+    stop_after(copy, 12)
+    shutil.copytree(copy, copy.parent / "wrong")
+    assert train(corpus, copy)["resumed_from"] == 12
+    assert equal(undisturbed, copy)
+    assert timeless(undisturbed) == timeless(copy)
+    monkeypatch.setattr(PlainEngine, "restore", lambda self, read, step: None)
+    train(corpus, copy.parent / "wrong")
+    assert not equal(undisturbed, copy.parent / "wrong")
+
+
+def test_a_finished_run_is_left_as_it_is(corpus: Path, undisturbed: Path, copy: Path):
+    result = train(corpus, copy)
+    assert result["resumed_from"] == 14
+    assert result["loss"] == json.loads((undisturbed / "result.json").read_text())["loss"]
+    assert equal(undisturbed, copy)
+    assert timeless(undisturbed) == timeless(copy)
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(corpus: Path, undisturbed: Path, copy: Path, capfd):
+    part = next((copy / "checkpoints/step-00000014").glob("part-*.safetensors"))
+    content = bytearray(part.read_bytes())
+    content[-1] ^= 1
+    part.write_bytes(content)
+    assert train(corpus, copy)["resumed_from"] == 12
+    assert part.name in capfd.readouterr().err
+    assert equal(undisturbed, copy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 1e-3}, r"\[pretrain\] learning_rate = 0.003, and it is 0.001 now"),
+        ({"schedule": "wsd"}, r"\[pretrain\] schedule"),
+        ({"seed": 6}, r"\[run\] seed = 5, and it is 6 now"),
+        ({"phases": PHASES[:1]}, r"\[pretrain\] phases"),
+    ],
+)
+def test_another_recipe_does_not_go_on_from_the_checkpoint(corpus: Path, copy: Path, settings: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        train(corpus, copy, **settings)
+
+
+def test_other_shards_do_not_go_on_from_the_checkpoint(corpus: Path, copy: Path, tmp_path: Path):
+    other = tmp_path / "corpus"
+    shutil.copytree(corpus, other)
+    shutil.rmtree(other / "tokens/web")
+    shutil.copytree(corpus / "tokens/synthetic", other / "tokens/web")
+    with pytest.raises(InputError, match="other token shards"):
+        train(other, copy)
+
+
+def test_how_it_is_computed_may_change(corpus: Path, undisturbed: Path, copy: Path):
+    stop_after(copy, 12)
+    train(corpus, copy, micro_rows=1, keep_last=3, log_every=7, checkpoint_every=5)
+    ours, theirs = weights(copy), weights(undisturbed)
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
