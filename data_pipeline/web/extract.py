@@ -18,11 +18,9 @@ MAX_ELEMENTS = 100_000
 MAX_DEPTH = 250
 MAX_BYTES = 8_000_000
 # From this share of the text inside tables a page is laid out by tables.
-TABLE_LAYOUT = 0.8
-# From this share of trafilatura's lines being table rows it has taken a layout for data.
-MAX_TABLE_ROWS = 0.2
-# When trafilatura finds less than this share of the text that resiliparse takes for the main text, it has missed the page.
-MIN_COVERAGE = 0.1
+TABLE_LAYOUT = 0.3
+# When trafilatura finds fewer characters than this, and less than this share of the page's text, it has missed the page.
+MIN_CHARACTERS, MIN_COVERAGE = 300, 0.1
 
 SKIPPED = frozenset({"script", "style", "noscript", "template", "head", "svg"})
 BLANK_LINES = re.compile(r"\n{3,}")
@@ -74,10 +72,8 @@ def extract_page(html: bytes, charset: str = "", url: str | None = None) -> Extr
     if why == "depth":  # resiliparse's own walk is quadratic in depth
         return Extraction(tidy(tree.body.text if tree.body is not None else ""), "tree", why, **measured)
     found = "" if why else by_trafilatura(text, url)
-    if not why and len(found) < MIN_COVERAGE * shape.characters:
+    if not why and len(found) < min(MIN_CHARACTERS, MIN_COVERAGE * shape.characters):
         why = "coverage"
-    if not why and table_rows(found) > MAX_TABLE_ROWS:
-        why, found = "tables", ""
     if why:
         other = by_resiliparse(tree)
         if len(other) > len(found):
@@ -131,12 +127,6 @@ def by_trafilatura(text: str, url: str | None) -> str:
         return tidy(trafilatura.extract(text, url=url, include_comments=False) or "")
     except Exception:  # whatever lxml or one of its extractors meets in a page: RecursionError, ValueError, MemoryError ...
         return ""
-
-
-def table_rows(text: str) -> float:
-    """The share of the lines that trafilatura wrote as table rows."""
-    lines = [line for line in text.split("\n") if line.strip()]
-    return sum(line.startswith("|") for line in lines) / len(lines) if lines else 0.0
 
 
 def by_resiliparse(tree: HTMLTree) -> str:

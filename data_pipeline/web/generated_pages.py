@@ -4,6 +4,7 @@ import html
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from data_pipeline.web.invented_words import ENGLISH, FOREIGN, MENU, NAMES, PRODUCTS
 from data_pipeline.web.recipe import CollectRecipe
@@ -49,10 +50,18 @@ def page(title: str, body: str, language: str = "en") -> str:
 
 
 def sentences(table: Sequence[Sequence[str]], chance: random.Random, count: int) -> list[str]:
-    """Different sentences, one choice per column of the table."""
+    """Different sentences, one choice per column of the table; neighbours are not repeated as long as the table allows."""
     found: dict[str, None] = {}
+    used: set[tuple[str, str]] = set()
+    tries = 0
     while len(found) < count:
-        found[" ".join(chance.choice(column) for column in table) + "."] = None
+        parts = [chance.choice(column) for column in table]
+        pairs = set(pairwise(parts))
+        tries += 1
+        if tries > 100 or not pairs & used:
+            found[" ".join(parts) + "."] = None
+            used |= pairs
+            tries = 0
     return list(found)
 
 
