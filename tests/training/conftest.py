@@ -10,7 +10,23 @@ from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
 from data_pipeline.tokens.shards import tokenize
 from data_pipeline.tokens.tokenizer import train_tokenizer
 
-WORDS = "stone river light sand cloud seven three copper water north wind slow bright under over between field morning".split()
+WORDS = [
+    "stone",
+    "river",
+    "light",
+    "sand",
+    "cloud",
+    "seven",
+    "three",
+    "copper",
+    "water",
+    "north",
+    "wind",
+    "slow",
+    "bright",
+    "under",
+    "over",
+]
 
 
 def sentences(seed: int, count: int) -> list[str]:

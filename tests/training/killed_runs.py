@@ -1,7 +1,7 @@
 """Runs a tiny pretraining again and again, killing it (SIGKILL) at seeded moments, until it ends: `killed_runs.py CORPUS OUT SEED KILLS`.
 
 A program of its own because it forks: one thread, imported once, so that a try costs no start-up. A moment is a count of writes, renames
-and deletions of files, which lie thickest inside checkpoints, and of optimizer steps. Prints one JSON line: kills, resumed_from of every try.
+and deletions of files, which lie thickest inside checkpoints, and of optimizer steps. Writes one JSON line: the exit code of every try.
 """
 
 import json
@@ -73,7 +73,7 @@ def main(corpus: Path, out: Path, seed: int, kills: int) -> None:
         chance.random()  # the child draws from its own copy
         _, status = os.waitpid(child, 0)
         ended.append(os.waitstatus_to_exitcode(status))
-    print(json.dumps({"exit_codes": ended}))
+    sys.stdout.write(json.dumps({"exit_codes": ended}) + "\n")
 
 
 if __name__ == "__main__":
