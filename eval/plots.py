@@ -44,7 +44,7 @@ def svg(name: str, draw: Callable[[Any], None], width: float = 4.6, height: floa
         try:
             draw(figure)
             stream = io.StringIO()
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Title": None})
+            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
         finally:
             pyplot.close(figure)
     return themed(stream.getvalue(), name)

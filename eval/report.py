@@ -38,9 +38,11 @@ def context(run: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
     def part(what: str, read: Callable[[], Any]) -> Any:
         try:
             found = read()
-        except (InputError, OSError, KeyError, IndexError, TypeError, ValueError) as error:
-            found, reason = None, str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            missing.append(f"{what}: {' '.join(reason.split())[:160]}")
+        except InputError as error:
+            missing.append(f"{what}: {' '.join(str(error).split())}")
+            return None
+        except (OSError, KeyError) as error:
+            missing.append(f"{what}: not in this run ({error})")
             return None
         if not found:
             missing.append(f"{what}: not in this run")
