@@ -35,3 +35,12 @@ def resolve_precision(precision: str) -> tuple[str, str]:
 def pick_device(local_rank: int = 0) -> torch.device:
     """The rank's CUDA device where there is one, else the CPU."""
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_attention(device: torch.device, precision: str, context: int) -> str:
+    """The decoder's attention for training here.
+
+    On CPUs torch's fused attention is slow backward in bfloat16; written out as two matrix products it is faster while a row's scores are
+    few (contexts up to 512).
+    """
+    return "eager" if device.type == "cpu" and precision == "bfloat16" and context <= 512 else "sdpa"

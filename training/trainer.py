@@ -21,7 +21,7 @@ from modeling.model_checkpoint import decoder_metadata
 from training.batches import BatchPlan, read_batch
 from training.checkpoint import CheckpointStore, restore_random_state
 from training.engine import Engine, PlainEngine, StepResult, load_weights
-from training.hardware import pick_device, resolve_precision, threads_per_rank
+from training.hardware import pick_attention, pick_device, resolve_precision, threads_per_rank
 from training.job import Job, Plan, make_plan
 from training.metrics import Metrics
 from training.progress import TrainingProgress
@@ -97,7 +97,8 @@ class Run:
         """The decoder, seeded or from the checkpoint, inside its engine."""
         torch.manual_seed(self.job.seed)
         short = self.recipe.context <= self.plan.config.original_positions
-        decoder = Decoder(self.plan.config, rope_factors="short" if short else "long")
+        attention = pick_attention(pick_device(), self.precision, self.recipe.context)
+        decoder = Decoder(self.plan.config, attention=attention, rope_factors="short" if short else "long")
         if checkpoint is None:
             initialise(decoder, torch.Generator().manual_seed(self.job.seed))
         else:

@@ -11,14 +11,16 @@ from typing import Any
 from data_pipeline.errors import InputError
 from data_pipeline.records import Document, read_documents, write_documents
 from data_pipeline.storage import atomic_folder, atomic_write, write_json_lines
-from data_pipeline.synthetic.numbers import ADDITION, COMPARISON, PLACE_VALUE, SEQUENCES, UNITS
+from data_pipeline.synthetic.numbers import ADDITION, COMPARISON, DIVISIBILITY, PLACE_VALUE, UNITS
 from data_pipeline.synthetic.problem import Family, Problem, draw_problem
 from data_pipeline.synthetic.programs import PROGRAMS, run_programs
 from data_pipeline.synthetic.recipe import SyntheticRecipe
 from data_pipeline.synthetic.texts import PAIRS, answer_sheet, exercise_sheet, lesson, preference, sft_row, worked_example
-from data_pipeline.synthetic.words import ALPHABET, DATES, RECALL
+from data_pipeline.synthetic.words import ALPHABET, DATES, RECALL, SEQUENCES
 
-FAMILIES = {family.name: family for family in (COMPARISON, ADDITION, PLACE_VALUE, SEQUENCES, UNITS, RECALL, ALPHABET, DATES, PROGRAMS)}
+FAMILIES = {
+    family.name: family for family in (COMPARISON, DIVISIBILITY, ADDITION, PLACE_VALUE, SEQUENCES, UNITS, RECALL, ALPHABET, DATES, PROGRAMS)
+}
 
 
 def chosen_families(recipe: SyntheticRecipe) -> list[Family]:

@@ -14,8 +14,9 @@ def three_others(rng: Random, answer: str, candidates: list[str]) -> tuple[str, 
 
 
 def draw_comparison(rng: Random) -> Case:
-    high = rng.choice((99, 999))
-    numbers = rng.sample(range(10, high), 4)
+    digits = rng.choice((2, 3))
+    firsts = rng.sample(range(1, 10), 4)  # the first digit decides
+    numbers = [int(f"{first}{rng.randrange(10 ** (digits - 1)):0{digits - 1}d}") for first in firsts]
     most = rng.choice(("largest", "smallest"))
     answer = sorted(numbers)[-1 if most == "largest" else 0]
     others = [str(one) for one in numbers if one != answer]
@@ -37,16 +38,25 @@ def check_comparison(case: Case) -> bool:
 COMPARISON = Family(
     name="comparison",
     title="comparing numbers",
-    rule="To compare two whole numbers, look at how many digits they have, then at the first digit that differs.",
-    wordings=(
-        "Which number is the {most}: {list}?",
-        "Of the numbers {list}, which is the {most}?",
-        "Find the {most} of {list}.",
-        "Which of {list} is the {most}?",
-        "Look at {list}. Which one is the {most}?",
-        "Name the {most} number among {list}.",
-    ),
-    held_out_wordings=("Look at the numbers {list} and find the {most}.", "Among {list}, which number is the {most}?"),
+    rule="To compare two whole numbers, look at how many digits they have, then at the first digit.",
+    wordings={
+        "train": (
+            "Which number is the {most}: {list}?",
+            "Of the numbers {list}, which is the {most}?",
+            "Find the {most} of {list}.",
+            "Which of {list} is the {most}?",
+        ),
+        "held_out": ("Of {list}, which number is the {most}?", "Find the {most} number: {list}."),
+    },
+    choice_wordings={
+        "train": (
+            "Which number is the {most}?",
+            "Find the {most} number.",
+            "Choose the {most} number.",
+            "Which of these is the {most}?",
+        ),
+        "held_out": ("Which of these numbers is the {most}?", "Choose the number that is the {most}."),
+    },
     draw=draw_comparison,
     check=check_comparison,
 )
@@ -78,14 +88,10 @@ ADDITION = Family(
     name="addition",
     title="adding small numbers",
     rule="To add a small number, add it to the units; while the units stay below ten, the tens do not change.",
-    wordings=(
-        "What is {left} + {right}?",
-        "Add {right} to {left}. What do you get?",
-        "What is the sum of {left} and {right}?",
-        "Find {left} + {right}.",
-        "How much is {left} plus {right}?",
-    ),
-    held_out_wordings=("What do you get for {left} + {right}?", "Find the sum of {left} and {right}."),
+    wordings={
+        "train": ("What is {left} + {right}?", "Find {left} + {right}.", "How much is {left} + {right}?", "Add: {left} + {right}."),
+        "held_out": ("What do we get for {left} + {right}?", "How much do we find for {left} + {right}?"),
+    },
     draw=draw_addition,
     check=check_addition,
 )
@@ -117,54 +123,51 @@ PLACE_VALUE = Family(
     name="place_value",
     title="place value",
     rule="The digits of a number count hundreds, tens and units, in that order.",
-    wordings=(
-        "What is {parts}?",
-        "Which number has {list}?",
-        "Write {parts} as one number.",
-        "Write {list} as a number.",
-        "Find {parts}.",
-    ),
-    held_out_wordings=("Which number is {parts}?", "What number do {list} make?"),
+    wordings={
+        "train": ("What is {parts}?", "Write {parts} as one number.", "Find {parts}.", "Which number is {parts}?"),
+        "held_out": ("Which one number is {parts}?", "Write the number {parts}."),
+    },
     draw=draw_place_value,
     check=check_place_value,
 )
 
 
-def draw_sequence(rng: Random) -> Case:
-    step = rng.choice((1, 2, 5, 10))
-    start = rng.randint(1, 400)
-    terms = [start + step * place for place in range(5)]
-    answer, last = terms[4], terms[3]
-    near = [str(one) for one in (last + 1, last + 2, last + 5, last + 10, last + 3, last + 20) if one != answer]
-    shown = ", ".join(str(one) for one in terms[:4])
+def draw_parity(rng: Random) -> Case:
+    kind, divisor, rest = rng.choice((("even", 2, 0), ("odd", 2, 1), ("a multiple of 5", 5, 0), ("a multiple of 10", 10, 0)))
+    high = rng.choice((100, 1000))
+    right = [number for number in range(11, high) if number % divisor == rest]
+    wrong = [number for number in range(11, high) if number % divisor != rest]
+    answer, others = rng.choice(right), rng.sample(wrong, 3)
+    numbers = [answer, *others]
+    rng.shuffle(numbers)
     return Case(
-        operands=(start, step),
-        fields={"terms": shown},
+        operands=(kind, *sorted(numbers)),
+        fields={"kind": kind, "list": listed([str(number) for number in numbers])},
         answer=str(answer),
-        distractors=three_others(rng, str(answer), near),
-        reason=f"Each number is {step} more than the one before, and {last} + {step} = {answer}.",
+        distractors=(str(others[0]), str(others[1]), str(others[2])),
+        reason=f"{answer} ends in {answer % 10}, so it is {kind}.",
     )
 
 
-def check_sequence(case: Case) -> bool:
-    terms = [int(one) for one in case.fields["terms"].split(", ")]
-    return int(case.answer) - terms[-1] == terms[1] - terms[0]
+def check_parity(case: Case) -> bool:
+    endings = {"even": "02468", "odd": "13579", "a multiple of 5": "05", "a multiple of 10": "0"}[str(case.operands[0])]
+    return case.answer[-1] in endings and not any(other[-1] in endings for other in case.distractors)
 
 
-SEQUENCES = Family(
-    name="sequences",
-    title="number sequences",
-    rule="In a sequence with a fixed step, the next number is the last number plus the step.",
-    wordings=(
-        "What comes next: {terms}, ...?",
-        "Which number comes after {terms}?",
-        "Find the next number: {terms}, ...",
-        "The numbers {terms} have a fixed step. What is the next one?",
-        "Continue the sequence {terms}.",
-    ),
-    held_out_wordings=("What is the next number after {terms}?", "The sequence is {terms}, ... Which number comes next?"),
-    draw=draw_sequence,
-    check=check_sequence,
+DIVISIBILITY = Family(
+    name="divisibility",
+    title="even numbers, odd numbers and multiples",
+    rule="The last digit tells whether a number is even, odd, a multiple of 5 or a multiple of 10.",
+    wordings={
+        "train": ("Which of {list} is {kind}?", "Which number is {kind}: {list}?", "Find the one that is {kind}: {list}."),
+        "held_out": ("Of {list}, which number is {kind}?", "Of the numbers {list}, find the one that is {kind}."),
+    },
+    choice_wordings={
+        "train": ("Which number is {kind}?", "Find the number that is {kind}.", "Which of these is {kind}?"),
+        "held_out": ("Which of these numbers is {kind}?", "Choose the number that is {kind}."),
+    },
+    draw=draw_parity,
+    check=check_parity,
 )
 
 # (larger unit, smaller unit, how many of the smaller make one of the larger)
@@ -203,14 +206,15 @@ UNITS = Family(
     name="units",
     title="converting units",
     rule="To change a larger unit into a smaller one, multiply by how many of the smaller make one of the larger.",
-    wordings=(
-        "How many {small} are in {amount} {large}?",
-        "How many {small} make {amount} {large}?",
-        "Write {amount} {large} in {small}.",
-        "What is {amount} {large} in {small}?",
-        "Change {amount} {large} into {small}.",
-    ),
-    held_out_wordings=("How many {small} are {amount} {large}?", "Find how many {small} are in {amount} {large}."),
+    wordings={
+        "train": (
+            "How many {small} are in {amount} {large}?",
+            "How many {small} make {amount} {large}?",
+            "Write {amount} {large} in {small}.",
+            "What is {amount} {large} in {small}?",
+        ),
+        "held_out": ("How many {small} is {amount} {large}?", "Find {amount} {large} in {small}."),
+    },
     draw=draw_units,
     check=check_units,
 )

@@ -28,7 +28,8 @@ class Problem:
 
     family: str
     key: str  # family and operands
-    question: str
+    question: str  # complete in itself, for a written answer
+    choice: str  # asked above four lettered options
     answer: str
     distractors: tuple[str, str, str]
     reason: str
@@ -48,8 +49,8 @@ class Family:
     name: str
     title: str  # as in "questions about {title}"
     rule: str  # one sentence that states the skill
-    wordings: tuple[str, ...]  # trained on
-    held_out_wordings: tuple[str, ...]  # never trained on
+    wordings: dict[Split, tuple[str, ...]]  # of questions that are complete in themselves; the held-out ones are never trained on
+    choice_wordings: dict[Split, tuple[str, ...]] | None = None  # of questions above four options; None: the same wordings
     draw: Callable[[Random], Case]
     check: Callable[[Case], bool]  # the answer found a second way; every drawn case must pass
 
@@ -68,11 +69,13 @@ def draw_problem(family: Family, rng: Random, split: Split, share: float) -> Pro
             break
     if len({case.answer, *case.distractors}) != 4 or not family.check(case):
         raise AssertionError(f"{family.name}: the answer {case.answer!r} to {case.operands!r} does not check")
-    wording = rng.choice(family.held_out_wordings if split == "held_out" else family.wordings)
+    wording = rng.choice(family.wordings[split])
+    choice = rng.choice(family.choice_wordings[split]) if family.choice_wordings else wording
     return Problem(
         family=family.name,
         key=f"{family.name}:{case.operands!r}",
         question=wording.format(**case.fields),
+        choice=choice.format(**case.fields),
         answer=case.answer,
         distractors=case.distractors,
         reason=case.reason,

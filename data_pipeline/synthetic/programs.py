@@ -13,9 +13,6 @@ BODIES = (
     ("min(values)", "the smallest value"),
     ("values[0]", "the first value"),
     ("values[-1]", "the last value"),
-    ("values[1]", "the second value"),
-    ("sorted(values)[0]", "the first value in sorted order"),
-    ("sorted(values)[-1]", "the last value in sorted order"),
 )
 NAMES = ("pick", "choose", "find", "get", "take", "select")
 
@@ -52,9 +49,7 @@ def draw_programs(rng: Random) -> Case:
     body, words = rng.choice(BODIES)
     name = rng.choice(NAMES)
     values = rng.sample(range(10, 100), 4)
-    answer = {"max(values)": max, "sorted(values)[-1]": max, "min(values)": min, "sorted(values)[0]": min}.get(body)
-    place = {"values[0]": 0, "values[-1]": 3, "values[1]": 1}.get(body, 0)
-    result = answer(values) if answer else values[place]
+    result = {"max(values)": max(values), "min(values)": min(values), "values[0]": values[0], "values[-1]": values[-1]}[body]
     others = [str(one) for one in values if one != result]
     return Case(
         operands=(body, *values),
@@ -81,13 +76,14 @@ PROGRAMS = Family(
     name="programs",
     title="small Python functions",
     rule="To know what a function returns, put the argument in the place of its parameter and follow the return line.",
-    wordings=(
-        "{program}\nWhat does {call} return?",
-        "Here is a function.\n{program}\nWhat is {call}?",
-        "{program}\nFind the value of {call}.",
-        "Read the function.\n{program}\nWhich value does {call} return?",
-    ),
-    held_out_wordings=("Read this function.\n{program}\nWhat does {call} return?", "{program}\nWhich value is {call}?"),
+    wordings={
+        "train": (
+            "{program}\nWhat does {call} return?",
+            "{program}\nWhat is {call}?",
+            "{program}\nFind the value of {call}.",
+        ),
+        "held_out": ("{program}\nFind what {call} does return.", "{program}\nWhat is the value of {call}?"),
+    },
     draw=draw_programs,
     check=check_programs,
 )

@@ -24,7 +24,7 @@ HEADER = "The following are multiple choice questions (with answers) about {titl
 def multiple_choice(problem: Problem, rng: Random) -> tuple[str, str]:
     """The question with its four lettered options in MMLU's layout, and the right letter."""
     options, letter = problem.options(rng)
-    lines = [problem.question, *(f"{name}. {option}" for name, option in zip(LETTERS, options, strict=True)), "Answer:"]
+    lines = [problem.choice, *(f"{name}. {option}" for name, option in zip(LETTERS, options, strict=True)), "Answer:"]
     return "\n".join(lines), letter
 
 
@@ -45,12 +45,20 @@ def worked_example(problem: Problem, rng: Random) -> str:
     return rng.choice(layouts).format(question=problem.question, reason=problem.reason, answer=problem.answer)
 
 
+def choice_answer(problem: Problem, letter: str, rng: Random, lettered: float = 0.3) -> str:
+    """What stands after "Answer:" below four options: the right option's text, or now and then its letter alone.
+
+    The text is what a small model learns first: it points at an option and copies it. The letter needs one step more.
+    """
+    return letter if rng.random() < lettered else problem.answer
+
+
 def exercise_sheet(family: Family, problems: list[Problem], rng: Random) -> str:
-    """Four-way questions with their letters, in MMLU's layout."""
+    """Four-way questions with their answers, in MMLU's layout."""
     items = []
     for problem in problems:
         text, letter = multiple_choice(problem, rng)
-        items.append(f"{text} {letter}")
+        items.append(f"{text} {choice_answer(problem, letter, rng)}")
     return HEADER.format(title=family.title) + "\n\n" + "\n\n".join(items) + "\n"
 
 
@@ -59,10 +67,11 @@ def answer_sheet(problems: list[Problem]) -> str:
     return "\n\n".join(f"Question: {problem.question}\nAnswer: {problem.answer}" for problem in problems) + "\n"
 
 
-def sft_row(problem: Problem, rng: Random, lettered: float = 0.65) -> dict[str, Any]:
-    """One chat row: a lettered question, or a question with a written answer in either style."""
-    if rng.random() < lettered:
-        question, answer = multiple_choice(problem, rng)
+def sft_row(problem: Problem, rng: Random, choices: float = 0.75) -> dict[str, Any]:
+    """One chat row: a question with four options, or a question with a written answer in either style."""
+    if rng.random() < choices:
+        question, letter = multiple_choice(problem, rng)
+        answer = choice_answer(problem, letter, rng)
     else:
         question, answer = problem.question, rng.choice((SHORT, SENTENCE)).format(answer=problem.answer)
     return {
@@ -71,9 +80,8 @@ def sft_row(problem: Problem, rng: Random, lettered: float = 0.65) -> dict[str, 
     }
 
 
-def letter_pair(problem: Problem, rng: Random) -> tuple[str, str, str]:
-    question, letter = multiple_choice(problem, rng)
-    return question, letter, rng.choice([one for one in LETTERS if one != letter])
+def choice_pair(problem: Problem, rng: Random) -> tuple[str, str, str]:
+    return multiple_choice(problem, rng)[0], problem.answer, rng.choice(problem.distractors)
 
 
 def answer_pair(problem: Problem, rng: Random) -> tuple[str, str, str]:
@@ -86,7 +94,7 @@ def style_pair(problem: Problem, rng: Random) -> tuple[str, str, str]:
 
 # kind of preference -> (question, chosen, rejected)
 PAIRS: dict[str, Callable[[Problem, Random], tuple[str, str, str]]] = {
-    "letter": letter_pair,  # the right letter before a wrong one
+    "choice": choice_pair,  # the right option before a wrong one
     "answer": answer_pair,  # the right answer before a wrong one
     "style": style_pair,  # a full sentence before a bare word, both right
 }

@@ -1,13 +1,13 @@
 """Skill families about words, facts in a text and dates: recall, alphabet, order in time."""
 
 import datetime
+import itertools
 from random import Random
 
 from data_pipeline.synthetic.problem import Case, Family, listed
 
 COLOURS = ("red", "blue", "green", "black", "white", "brown", "yellow", "grey", "pink", "orange")
 THINGS = ("key", "box", "door", "card", "book", "bag", "lamp", "chair")
-PLACES = ("room", "house", "shelf", "desk", "page", "gate", "locker", "table")
 
 # Common words, at most two with the same first letter.
 WORDS = (
@@ -22,40 +22,37 @@ MONTHS = ("January", "February", "March", "April", "May", "June", "July", "Augus
 
 def draw_recall(rng: Random) -> Case:
     colours, numbers = rng.sample(COLOURS, 4), rng.sample(range(10, 100), 4)
-    thing, place = rng.choice(THINGS), rng.choice(PLACES)
+    thing = rng.choice(THINGS)
     asked = rng.randrange(4)
-    facts = ", ".join(f"the {colour} {thing} is for {place} {number}" for colour, number in zip(colours, numbers, strict=True))
+    facts = ", ".join(f"{colour} {thing} {number}" for colour, number in zip(colours, numbers, strict=True))
     answer = str(numbers[asked])
     others = [str(number) for number in numbers if str(number) != answer]
     return Case(
-        operands=(thing, place, *zip(colours, numbers, strict=True)),
-        fields={"facts": facts, "Facts": facts[0].upper() + facts[1:], "thing": f"{colours[asked]} {thing}", "place": place},
+        operands=(thing, *zip(colours, numbers, strict=True)),
+        fields={"facts": facts, "thing": f"{colours[asked]} {thing}"},
         answer=answer,
         distractors=(others[0], others[1], others[2]),
-        reason=f"The text says that the {colours[asked]} {thing} is for {place} {answer}.",
+        reason=f"The list says {colours[asked]} {thing} {answer}.",
     )
 
 
 def check_recall(case: Case) -> bool:
-    facts = dict(fact.removeprefix("the ").split(" is for ") for fact in case.fields["facts"].split(", "))
-    return facts[case.fields["thing"]] == f"{case.fields['place']} {case.answer}"
+    return dict(fact.rsplit(" ", 1) for fact in case.fields["facts"].split(", "))[case.fields["thing"]] == case.answer
 
 
 RECALL = Family(
     name="recall",
-    title="finding a fact in a text",
-    rule="To answer from a text, find the sentence about the thing that is asked for and copy what it says.",
-    wordings=(
-        "{Facts}. Which {place} is the {thing} for?",
-        "Read: {facts}. Which {place} is the {thing} for?",
-        "{Facts}. What is the number of the {place} for the {thing}?",
-        "Remember this: {facts}. The {thing} is for which {place}?",
-        "{Facts}. Find the {place} for the {thing}.",
-    ),
-    held_out_wordings=(
-        "Read this: {facts}. Find the {place} for the {thing}.",
-        "{Facts}. The {thing} is for which {place}?",
-    ),
+    title="finding a fact in a list",
+    rule="To answer from a list, find the thing that is asked for and copy what stands beside it.",
+    wordings={
+        "train": (
+            "List: {facts}. What is the number of the {thing}?",
+            "Prices: {facts}. What is the price of the {thing}?",
+            "Here is a list: {facts}. Find the {thing}.",
+            "Read the list: {facts}. Which number has the {thing}?",
+        ),
+        "held_out": ("Here is a list: {facts}. What is the number of the {thing}?", "Read the prices: {facts}. Find the {thing}."),
+    },
     draw=draw_recall,
     check=check_recall,
 )
@@ -89,30 +86,34 @@ ALPHABET = Family(
     name="alphabet",
     title="alphabetical order",
     rule="Words are put in alphabetical order by their first letter.",
-    wordings=(
-        "Which word comes {place} in the alphabet: {list}?",
-        "Put {list} in alphabetical order. Which is {place}?",
-        "Of the words {list}, which comes {place} in a dictionary?",
-        "In alphabetical order, which of {list} comes {place}?",
-        "Find the word that comes {place} in the alphabet: {list}.",
-    ),
-    held_out_wordings=(
-        "Which of the words {list} comes {place} in the alphabet?",
-        "In a dictionary, which of {list} comes {place}?",
-    ),
+    wordings={
+        "train": (
+            "Which word comes {place} in the alphabet: {list}?",
+            "Of the words {list}, which comes {place} in the alphabet?",
+            "Find the word that comes {place} in the alphabet: {list}.",
+        ),
+        "held_out": ("Which of {list} comes {place} in the alphabet?", "Of {list}, find the word that comes {place} in the alphabet."),
+    },
+    choice_wordings={
+        "train": (
+            "Which word comes {place} in the alphabet?",
+            "Find the word that comes {place} in the alphabet.",
+            "Which of these comes {place} in the alphabet?",
+        ),
+        "held_out": ("Which of these words comes {place} in the alphabet?", "Choose the word that comes {place} in the alphabet."),
+    },
     draw=draw_alphabet,
     check=check_alphabet,
 )
 
 
 def draw_dates(rng: Random) -> Case:
-    years = rng.sample(range(1900, 2030), 4)
-    dates = [(year, rng.randint(1, 12), rng.randint(1, 28)) for year in years]
+    dates = [(10 * decade + rng.randrange(10), rng.randint(1, 12)) for decade in rng.sample(range(190, 200), 4)]
     place = rng.choice(("earliest", "latest"))
     answer = min(dates) if place == "earliest" else max(dates)
 
-    def written(date: tuple[int, int, int]) -> str:
-        return f"{date[2]} {MONTHS[date[1] - 1]} {date[0]}"
+    def written(date: tuple[int, int]) -> str:
+        return f"{MONTHS[date[1] - 1]} {date[0]}"
 
     others = [written(date) for date in dates if date != answer]
     return Case(
@@ -126,8 +127,8 @@ def draw_dates(rng: Random) -> Case:
 
 def check_dates(case: Case) -> bool:
     def day(text: str) -> datetime.date:
-        number, month, year = text.split(" ")
-        return datetime.date(int(year), MONTHS.index(month) + 1, int(number))
+        month, year = text.split(" ")
+        return datetime.date(int(year), MONTHS.index(month) + 1, 1)
 
     gaps = [(day(other) - day(case.answer)).days for other in case.distractors]
     return all(gap > 0 for gap in gaps) if case.operands[0] == "earliest" else all(gap < 0 for gap in gaps)
@@ -136,15 +137,66 @@ def check_dates(case: Case) -> bool:
 DATES = Family(
     name="dates",
     title="order in time",
-    rule="To order dates, compare the years first, then the months, then the days.",
-    wordings=(
-        "Which date is the {place}: {list}?",
-        "Of the dates {list}, which is the {place}?",
-        "Find the {place} date among {list}.",
-        "Look at {list}. Which date is the {place}?",
-        "Which of {list} is the {place} date?",
-    ),
-    held_out_wordings=("Among {list}, which date is the {place}?", "Look at the dates {list} and find the {place}."),
+    rule="To order dates, compare the years first: the decade decides where it differs.",
+    wordings={
+        "train": (
+            "Which date is the {place}: {list}?",
+            "Of the dates {list}, which is the {place}?",
+            "Find the {place} of {list}.",
+            "Which of {list} is the {place}?",
+        ),
+        "held_out": ("Of {list}, which date is the {place}?", "Find the {place} date: {list}."),
+    },
+    choice_wordings={
+        "train": ("Which date is the {place}?", "Find the {place} date.", "Choose the {place} date.", "Which of these is the {place}?"),
+        "held_out": ("Which of these dates is the {place}?", "Choose the date that is the {place}."),
+    },
     draw=draw_dates,
     check=check_dates,
+)
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def draw_sequence(rng: Random) -> Case:
+    kind = rng.choice(("days", "months", "by one", "by one", "by ten", "by ten"))
+    shown = rng.randint(3, 4)
+    if kind in ("days", "months"):
+        cycle = DAYS if kind == "days" else MONTHS
+        start = rng.randrange(len(cycle))
+        terms = [cycle[(start + place) % len(cycle)] for place in range(shown + 1)]
+        others = [name for name in cycle if name not in (terms[-1], terms[-2])]
+    else:
+        step, start = (1 if kind == "by one" else 10), rng.randint(1, rng.choice((99, 899)))
+        terms = [str(start + step * place) for place in range(shown + 1)]
+        last = int(terms[-2])
+        others = [str(last + shift) for shift in (2, 3, 5, 20, 30, 11, 1, 10) if last + shift != int(terms[-1])]
+    wrong = rng.sample(others, 3)
+    return Case(
+        operands=(kind, start, shown),
+        fields={"terms": ", ".join(terms[:-1])},
+        answer=terms[-1],
+        distractors=(wrong[0], wrong[1], wrong[2]),
+        reason=f"After {terms[-2]} comes {terms[-1]}.",
+    )
+
+
+def check_sequence(case: Case) -> bool:
+    terms = [*case.fields["terms"].split(", "), case.answer]
+    if case.operands[0] in ("days", "months"):
+        cycle = DAYS if case.operands[0] == "days" else MONTHS
+        return all((cycle.index(after) - cycle.index(before)) % len(cycle) == 1 for before, after in itertools.pairwise(terms))
+    return len({int(after) - int(before) for before, after in itertools.pairwise(terms)}) == 1
+
+
+SEQUENCES = Family(
+    name="sequences",
+    title="what comes next",
+    rule="To continue a sequence, look at how one member follows from the one before.",
+    wordings={
+        "train": ("What comes next: {terms}?", "Which comes after {terms}?", "Find the next one: {terms}.", "Continue: {terms}."),
+        "held_out": ("What comes after {terms}?", "Which comes next: {terms}?", "Find what comes next: {terms}."),
+    },
+    draw=draw_sequence,
+    check=check_sequence,
 )

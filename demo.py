@@ -1,0 +1,444 @@
+"""The whole chain on this machine as a list of stages, each a call into one room: raw pages in, a 4-bit model you can chat with out."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from rich.console import Console
+
+from data_pipeline.engine.journal import Done, Journal, Task, cpu_seconds, fingerprint, run_task
+from data_pipeline.errors import InputError
+from data_pipeline.recipe import Recipe, RunRecipe, Section
+from data_pipeline.run_folder import RunFolder
+from data_pipeline.storage import expand, filesystem, write_json
+
+FORMAT = 1  # raised when a stage's output changes for the same recipe, so that older results are not taken for new ones
+MODELS = ("base", "sft", "dpo", "int4")
+
+
+@dataclass(kw_only=True)
+class Chain:
+    """What every stage sees: the recipe's sections, the run's folders, and the records of the stages before it."""
+
+    recipe: Recipe
+    sections: dict[str, Any]
+    run: RunFolder
+    seed: int
+    ranks: int = 1
+    benchmarks: str | None = None
+    full: bool = False
+    status: Any = None  # the terminal's spinner, where there is one
+    records: dict[str, Done] = field(default_factory=dict)
+
+    def say(self, line: str) -> None:
+        """Shows what the stage is at."""
+        if self.status is not None:
+            self.status.update(line)
+
+    def count(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.say(f"{done:,} of {total:,} {what}")
+
+    def steps(self, name: str) -> Callable[[int, int, dict[str, float]], None]:
+        return lambda step, steps, row: self.say(f"{name}: step {step} of {steps}, loss {row.get('loss', float('nan')):.3f}")
+
+    def tasks(self, name: str) -> Callable[[str, int, int], None]:
+        return lambda task, done, total: self.say(f"{name} model, {task}: {done:,} of {total:,} items")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage: what decides its result, what it leaves, what it does, and the line it says when done."""
+
+    name: str
+    needs: tuple[str, ...]
+    sections: tuple[str, ...]
+    outputs: tuple[str, ...]
+    work: Callable[[Chain], dict[str, Any]]
+    line: Callable[[dict[str, Any]], str]
+    decides: Callable[[Chain], Any] = lambda chain: None  # beyond the sections: files of the user's, the number of ranks
+
+
+# -- the stages ------------------------------------------------------------------------------------------------------------------------
+
+
+def collect_stage(chain: Chain) -> dict[str, Any]:
+    from data_pipeline.web.collect import collect
+
+    return collect(chain.sections["collect"], chain.run.crawl, chain.seed, chain.count("pages"))
+
+
+def crawl_files(chain: Chain) -> Any:
+    """The user's WARC files with their sizes, or the Python whose documentation is rendered."""
+    pattern = chain.sections["collect"].warc
+    if not pattern:
+        return ["standard library", platform.python_version()]
+    return [(path, filesystem(path)[0].size(filesystem(path)[1])) for path in expand(pattern)]
+
+
+def filter_stage(chain: Chain) -> dict[str, Any]:
+    from data_pipeline.web.build import build
+
+    return build(chain.sections["web"], chain.run.crawl, chain.run.web, chain.seed, lambda pages: chain.say(f"{pages:,} pages judged"))
+
+
+def synthesize_stage(chain: Chain) -> dict[str, Any]:
+    from data_pipeline.synthetic.build import synthesize
+
+    return synthesize(chain.sections["synthetic"], chain.run.synthetic, chain.seed, chain.run.web / "held_out.parquet", chain.say)
+
+
+def tokenize_stage(chain: Chain) -> dict[str, Any]:
+    from data_pipeline.tokens.build import tokenize_run, train_run_tokenizer
+
+    def show(source: str, documents: int, tokens: int) -> None:
+        chain.say(f"{source}: {documents:,} documents, {tokens:,} tokens")
+
+    chain.say("training the tokenizer")
+    trained = train_run_tokenizer(chain.sections["tokenizer"], chain.run)
+    return {"tokenizer": trained, "sources": tokenize_run(chain.sections["tokens"], chain.run, show)}
+
+
+def pretrain_stage(chain: Chain) -> dict[str, Any]:
+    from training.trainer import pretrain
+
+    run = chain.run
+    return pretrain(
+        chain.sections["pretrain"],
+        chain.sections["model"],
+        tokens=run.tokens,
+        tokenizer=run.tokenizer,
+        out=run.pretrain,
+        seed=chain.seed,
+        ranks=chain.ranks,
+        stream=sys.stderr,
+    )
+
+
+def sft_stage(chain: Chain) -> dict[str, Any]:
+    from alignment.sft import fine_tune
+
+    run = chain.run
+    data = run.synthetic / "sft.jsonl"
+    return fine_tune(chain.sections["sft"], run.pretrain / "model", data, run.sft, chain.seed, chain.steps("sft"))
+
+
+def dpo_stage(chain: Chain) -> dict[str, Any]:
+    from alignment.dpo import prefer
+
+    run = chain.run
+    return prefer(chain.sections["dpo"], run.sft / "model", run.synthetic / "dpo.jsonl", run.dpo, chain.seed, chain.steps("dpo"))
+
+
+def export_stage(chain: Chain) -> dict[str, Any]:
+    from export.build import export_package
+
+    manifest = export_package(chain.sections["export"], chain.run.dpo / "model", chain.run.package, check_texts(chain), chain.say)
+    size = sum(facts["bytes"] for facts in manifest["files"].values())
+    return {"check": manifest["check"], "quantization": manifest["quantization"], "bytes": size}
+
+
+def check_texts(chain: Chain) -> list[str]:
+    """What the package is checked on: held-out conversations and the opening of held-out documents, in turn."""
+    from data_pipeline.records import read_documents
+    from data_pipeline.storage import read_json_lines
+    from data_pipeline.tokens.chat import render_chat
+
+    pairs = read_json_lines(chain.run.held_out / "preferences.jsonl")
+    chats = [render_chat([*row["prompt"], *row["chosen"]], add_generation_prompt=False) for row in pairs]
+    documents = [document.text[:600] for document in read_documents(chain.run.web / "held_out.parquet")]
+    longer = max(len(chats), len(documents))
+    return [text for place in range(longer) for text in (*chats[place : place + 1], *documents[place : place + 1])]
+
+
+def evaluate_stage(chain: Chain) -> dict[str, Any]:
+    from eval import evaluate
+
+    run, recipe = chain.run, chain.sections["eval"]
+    models = {"base": run.pretrain / "model", "sft": run.sft / "model", "dpo": run.dpo / "model", "int4": run.package}
+    tasks = ["mmlu", "exercises", "bits_per_byte", "preferences"]
+    record: dict[str, Any] = {}
+    for name, model in models.items():
+        shown = chain.tasks(name)
+        chat = name != "base"  # the base model was never shown a conversation
+        found = evaluate(model, tasks=tasks, data=run.held_out, out=run.eval / name, shots=recipe.shots, chat=chat, progress=shown)
+        record[name] = {task: scores["score"] for task, scores in found["tasks"].items()}
+        if chain.benchmarks:
+            found = evaluate(
+                model,
+                tasks=["mmlu"],
+                data=chain.benchmarks,
+                out=run.eval / f"{name}-benchmarks",
+                shots=recipe.benchmark_shots,
+                chat=False,
+                limit=None if chain.full else recipe.benchmark_items,
+                progress=shown,
+            )
+            record[f"{name}-benchmarks"] = found["tasks"]["mmlu"]["score"]
+    return record
+
+
+def largest_rss_bytes() -> int:
+    """Peak resident memory of this process or of any child, whichever is larger, in bytes."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return scale * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+STAGES = (
+    Stage(
+        name="collect",
+        needs=(),
+        sections=("run", "collect"),
+        outputs=("crawl",),
+        work=collect_stage,
+        decides=crawl_files,
+        line=lambda r: f"{r['pages']:,} pages",
+    ),
+    Stage(
+        name="filter",
+        needs=("collect",),
+        sections=("web",),
+        outputs=("web",),
+        work=filter_stage,
+        line=lambda r: f"{r}",
+    ),
+    Stage(
+        name="synthesize",
+        needs=("filter",),
+        sections=("synthetic",),
+        outputs=("synthetic",),
+        work=synthesize_stage,
+        line=lambda r: (
+            f"{r['documents']:,} lessons and sheets, {r['sft_rows']:,} chat rows, {r['dpo_rows']:,} preference pairs in "
+            f"{len(r['families'])} families; {r['held_out_items']:,} four-way items held out; every answer checked"
+        ),
+    ),
+    Stage(
+        name="tokenize",
+        needs=("filter", "synthesize"),
+        sections=("tokenizer", "tokens"),
+        outputs=("tokenizer", "tokens"),
+        work=tokenize_stage,
+        line=lambda r: (
+            f"vocabulary of {r['tokenizer']['vocab_size']:,}; "
+            + ", ".join(f"{source} {facts['tokens']:,} tokens" for source, facts in r["sources"].items())
+        ),
+    ),
+    Stage(
+        name="pretrain",
+        needs=("tokenize",),
+        sections=("model", "pretrain"),
+        outputs=("pretrain/model", "pretrain/metrics.jsonl"),
+        work=pretrain_stage,
+        decides=lambda chain: chain.ranks,
+        line=lambda r: f"{r['tokens']:,} tokens in {r['steps']:,} steps, {r['tokens_per_s']:,.0f} tokens/s, last loss {r['loss']:.3f}",
+    ),
+    Stage(
+        name="sft",
+        needs=("synthesize", "pretrain"),
+        sections=("sft",),
+        outputs=("sft/model", "sft/metrics.jsonl"),
+        work=sft_stage,
+        line=lambda r: (
+            f"{r['rows']:,} rows, {r['tokens']:,} tokens ({r['trained_tokens']:,} of them answers), last loss {r['loss_last']:.3f}"
+        ),
+    ),
+    Stage(
+        name="dpo",
+        needs=("synthesize", "sft"),
+        sections=("dpo",),
+        outputs=("dpo/model", "dpo/metrics.jsonl"),
+        work=dpo_stage,
+        line=lambda r: f"{r['rows']:,} pairs, last loss {r['loss_last']:.3f}, last margin {r['margin_last']:.2f}",
+    ),
+    Stage(
+        name="export",
+        needs=("filter", "synthesize", "dpo"),
+        sections=("export",),
+        outputs=("package",),
+        work=export_stage,
+        line=lambda r: f"{r['bytes'] / 1e6:.1f} MB, KL {r['check']['kl']:.4f}, top-1 agreement {r['check']['top1']:.1%} in onnxruntime",
+    ),
+    Stage(
+        name="evaluate",
+        needs=("synthesize", "pretrain", "sft", "dpo", "export"),
+        sections=("eval",),
+        outputs=("eval",),
+        work=evaluate_stage,
+        decides=lambda chain: [chain.benchmarks, chain.full],
+        line=lambda r: "four-way accuracy by letter: " + ", ".join(f"{name} {r[name]['mmlu']:.1%}" for name in MODELS),
+    ),
+)
+
+
+# -- running them ----------------------------------------------------------------------------------------------------------------------
+
+
+def run_chain(chain: Chain, console: Console) -> dict[str, Any]:
+    """Does every stage that is not done, in order; then writes results.json and report.html and returns the results."""
+    journal = Journal(chain.run.root)
+    tasks = plan(chain)
+    journal.plan(list(tasks.values()))
+    begun, cpu_begun = time.perf_counter(), cpu_seconds()
+    for stage in STAGES:
+        with console.status(stage.name) as status:
+            chain.status = status if console.is_terminal and stage.name != "pretrain" else None
+            if chain.status is None:
+                status.stop()
+            kept: list[Done] = []
+            done = run_task(journal, tasks[stage.name], list(stage.outputs), lambda stage=stage: stage.work(chain), kept.append)
+        chain.records[stage.name] = done
+        mark = "kept" if kept else f"{done.seconds:6.1f} s"
+        console.print(f"[bold]{stage.name:<10}[/] [dim]{mark:>9}[/]  {stage.line(done.record)}", highlight=False)
+    return finish(chain, time.perf_counter() - begun, cpu_seconds() - cpu_begun)
+
+
+def plan(chain: Chain) -> dict[str, Task]:
+    """One task per stage; its fingerprint covers the stage's settings and, through the stages it needs, everything before it."""
+    tasks: dict[str, Task] = {}
+    for stage in STAGES:
+        settings = {name: chain.sections[name].model_dump(mode="json") for name in stage.sections}
+        settings.get("run", {}).pop("folder", None)  # where a run lies does not decide what it makes
+        before = [tasks[name].fingerprint for name in stage.needs]
+        tasks[stage.name] = Task(id=stage.name, fingerprint=fingerprint(FORMAT, stage.name, settings, stage.decides(chain), before))
+    return tasks
+
+
+def finish(chain: Chain, wall_s: float, cpu_s: float) -> dict[str, Any]:
+    """results.json and report.html, from the stages' records and the evaluation folders."""
+    from eval.report import write_report
+    from eval.summary import summarise
+
+    stages = [
+        {"name": name, "seconds": done.seconds, "cpu_seconds": done.cpu_seconds, "counts": done.record}
+        for name, done in chain.records.items()
+    ]
+    results = {
+        "format": 1,
+        "stages": stages,
+        **summarise({name: chain.run.eval / name for name in MODELS}),
+        "quantization": chain.records["export"].record["check"],
+        # What the stages took when they were done, this run or an earlier one; `this_run` leaves out what was kept.
+        "wall_s": sum(done.seconds for done in chain.records.values()),
+        "cpu_s": sum(done.cpu_seconds for done in chain.records.values()),
+        "this_run": {"wall_s": wall_s, "cpu_s": cpu_s},
+        "peak_rss_bytes": largest_rss_bytes(),
+        "machine": machine(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seed": chain.seed,
+        "ranks": chain.ranks,
+    }
+    write_json(chain.run.root / "results.json", results)
+    write_report(chain.run.root, results)
+    return results
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("torch", "transformers", "trl", "onnxruntime")},
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with a mark where files differ from it; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{found}+changes" if changed else found
+
+
+def sections_of(recipe: Recipe) -> dict[str, Any]:
+    """Every section of the recipe as its room's model; the first bad setting is an error of one line."""
+    from alignment.recipe import DpoRecipe, SftRecipe
+    from data_pipeline.synthetic.recipe import SyntheticRecipe
+    from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
+    from data_pipeline.web.recipe import CollectRecipe, WebRecipe
+    from eval.recipe import EvalRecipe
+    from export.recipe import ExportRecipe
+    from training.recipe import ModelRecipe, PretrainRecipe
+
+    models: dict[str, type[Section]] = {
+        "run": RunRecipe,
+        "collect": CollectRecipe,
+        "web": WebRecipe,
+        "synthetic": SyntheticRecipe,
+        "tokenizer": TokenizerRecipe,
+        "tokens": TokensRecipe,
+        "model": ModelRecipe,
+        "pretrain": PretrainRecipe,
+        "sft": SftRecipe,
+        "dpo": DpoRecipe,
+        "eval": EvalRecipe,
+        "export": ExportRecipe,
+    }
+    return {name: recipe.section(name, model) for name, model in models.items()}
+
+
+def show_answers(chain: Chain, console: Console, count: int = 3) -> None:
+    """A few held-out questions, answered by the package."""
+    from data_pipeline.storage import read_json_lines
+    from export import load_package
+
+    package = load_package(chain.run.package)
+    for row in list(read_json_lines(chain.run.held_out / "exercises.jsonl"))[:count]:
+        answer = package.generate([{"role": "user", "content": row["question"]}], max_new_tokens=32)
+        console.print(f"[dim]you[/]    {row['question']}\n[dim]model[/]  {answer.strip()}", highlight=False)
+
+
+def command(
+    out: Annotated[str | None, typer.Option(help="The run folder; else the recipe's [run] folder.")] = None,
+    warc: Annotated[str | None, typer.Option(help="Your own crawl: a WARC path, URL (http, s3) or glob.")] = None,
+    benchmarks: Annotated[str | None, typer.Option(help="A folder with the real MMLU files in mmlu/dev and mmlu/test.")] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that pretrain: 1 is plain torch, more use DeepSpeed ZeRO-1.")] = 1,
+    full: Annotated[bool, typer.Option("--full", help="All items of --benchmarks, not a sample.")] = False,
+    recipe: Annotated[str, typer.Option(help="Another recipe than recipes/demo.toml.")] = "demo",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json at the end.")] = False,
+) -> None:
+    """The whole chain on this machine: raw pages in, a 4-bit model you can chat with out. Run it again to go on after an interruption."""
+    loaded = Recipe.load(recipe, overrides)
+    if warc is not None:
+        loaded.tables.setdefault("collect", {})["warc"] = warc
+    sections = sections_of(loaded)
+    if benchmarks is not None and not (Path(benchmarks) / "mmlu").is_dir():
+        raise InputError(f"{benchmarks}: no folder mmlu in it; --benchmarks takes a folder with mmlu/dev and mmlu/test")
+    run = RunFolder.open(out or sections["run"].folder)
+    loaded.save(run.recipe)
+    console = Console(stderr=as_json)
+    chain = Chain(recipe=loaded, sections=sections, run=run, seed=sections["run"].seed, ranks=ranks, benchmarks=benchmarks, full=full)
+    results = run_chain(chain, console)
+    if as_json:
+        print(json.dumps(results))
+        return
+    show_answers(chain, console)
+    console.print(
+        f"\n{results['wall_s']:,.0f} s, {results['cpu_s']:,.0f} CPU seconds, at most {results['peak_rss_bytes'] / 2**30:.1f} GiB"
+        f"\nreport   {run.root / 'report.html'}"
+        f"\nchat     phial chat {run.package}"
+        f"\nbrowser  phial serve {run.package}",
+        highlight=False,
+    )
