@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-
 import numpy as np
 import psutil
 import torch
@@ -30,6 +28,7 @@ from training.batches import BatchPlan, read_batch
 from training.engine import PlainEngine
 from training.recipe import PretrainRecipe
 
+ROOT = Path(__file__).resolve().parent.parent
 CONTEXT, ROWS = 256, 16
 OUT = ROOT / "benchmarks/results/training_speed.json"
 
@@ -44,7 +43,8 @@ class RandomRows:
         chance = np.random.default_rng([step, index])
         ids = chance.integers(0, self.vocab_size, CONTEXT + 1)
         starts = np.zeros(CONTEXT + 1, dtype=np.int64)
-        starts[np.cumsum(chance.integers(20, 200, 16))[lambda ends: ends <= CONTEXT]] = 1
+        ends = np.cumsum(chance.integers(20, 200, 16))
+        starts[ends[ends <= CONTEXT]] = 1
         documents = np.cumsum(starts)
         positions = np.arange(CONTEXT + 1) - np.maximum.accumulate(np.where(starts == 1, np.arange(CONTEXT + 1), 0))
         targets = np.where(documents[1:] == documents[:-1], ids[1:], IGNORED)

@@ -26,7 +26,7 @@ class ModelRecipe(Section):
     rope_theta: float | None = Field(None, gt=0)
     window_keys: int | None = Field(None, ge=0, description="keys a token attends to, itself included; 0: no window")
     tied: bool | None = Field(None, description="one matrix for embedding and head")
-    initializer_range: float | None = Field(None, gt=0, description="deviation of the initial weights; narrow decoders learn sooner with more")
+    initializer_range: float | None = Field(None, gt=0, description="deviation of the initial weights")
 
     def config(self, tokenizer_entries: int, eos_ids: tuple[int, ...] = (), pad_id: int | None = None) -> DecoderConfig:
         """The decoder's sizes; the vocabulary and special ids come from the tokenizer. Sizes that disagree are a ModelError of one line."""
