@@ -57,7 +57,8 @@ class Case:
     def __init__(self, precision: str, micro_rows: int, compiled: bool) -> None:
         self.name = f"{precision}, {micro_rows} rows at a time" + (", compiled" if compiled else "")
         self.facts: dict[str, Any] = {"precision": precision, "micro_rows": micro_rows, "compile": compiled}
-        recipe = PretrainRecipe(context=CONTEXT, rows_per_step=ROWS, micro_rows=micro_rows, compile=compiled)
+        settings = {"context": CONTEXT, "rows_per_step": ROWS, "micro_rows": micro_rows, "compile": compiled}
+        recipe = PretrainRecipe.model_validate(settings)
         config = preset("demo")
         decoder = initialise(Decoder(config, rope_factors="short"), torch.Generator().manual_seed(0))
         self.engine = PlainEngine(decoder, recipe, precision, torch.device("cpu"))

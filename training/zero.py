@@ -44,7 +44,8 @@ def load_deepspeed() -> Any:
 
     logger.setLevel(logging.ERROR)
     # `import deepspeed.comm.torch as x` would give the real torch: the package has an attribute of that name.
-    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
     return deepspeed
 
 
