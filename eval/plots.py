@@ -14,7 +14,7 @@ MODEL_LABELS = {"base": "base", "sft": "SFT", "dpo": "DPO", "int4": "4-bit"}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": LINE,
@@ -112,15 +112,16 @@ def overall(scores: dict[str, dict[str, Any]]) -> str:
         axes = figure.add_subplot()
         for place, (model, score) in enumerate(scores.items()):
             colour = MODEL_INKS.get(model, INK)
-            for shift, prefix, fill in ((-0.13, "", colour), (0.13, "text_", CARD)):
+            for shift, prefix, fill in ((-0.08, "", colour), (0.08, "text_", CARD)):
                 value = 100 * score[f"{prefix}accuracy"]
                 low, high = value - 100 * score[f"{prefix}low"], 100 * score[f"{prefix}high"] - value
                 style = {"color": colour, "markerfacecolor": fill, "markersize": 8, "elinewidth": 2}
                 axes.errorbar(place + shift, value, yerr=[[max(low, 0)], [max(high, 0)]], fmt="o" if fill == colour else "s", **style)
-                axes.annotate(f"{value:.1f}", (place + shift, value), xytext=(6, 5), textcoords="offset points", fontsize=8)
+                side = {"xytext": (-7, -3), "ha": "right"} if shift < 0 else {"xytext": (7, -3)}
+                axes.annotate(f"{value:.1f}", (place + shift, value), textcoords="offset points", fontsize=9, **side)
         chance_line(axes.axhline, scores)
         axes.set_xticks(range(len(scores)), [MODEL_LABELS.get(model, model) for model in scores], color=INK)
-        axes.set_xlim(-0.5, len(scores) - 0.35)
+        axes.set_xlim(-0.6, len(scores) - 0.4)
         axes.set_ylim(0, 102)
         axes.set_ylabel("right, %")
         axes.grid(axis="x", visible=False)
