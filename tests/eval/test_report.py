@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -161,3 +162,25 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "funnel.json").write_text("{broken")
     assert "funnel.json: not valid JSON" in Page(write_report(tmp_path, {}).read_text(encoding="utf-8")).text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="Chromium and its driver are not installed")
+def test_it_fits_a_phone_and_a_desk_without_complaints(run: Path, source: str) -> None:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver"))) as driver:
+        for width in (390, 1280):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            driver.get((run / "report.html").as_uri())
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            heights = driver.execute_script("return [...document.querySelectorAll('svg')].map(one => one.getBoundingClientRect().height)")
+            assert len(heights) == 7
+            assert min(heights) > 60
+        assert driver.get_log("browser") == []
