@@ -2,6 +2,7 @@
 
 import json
 import random
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,8 +58,13 @@ def collect(recipe: CollectRecipe, out: Path, seed: int, progress: Callable[[int
 
 
 def originals_of(real: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pages that copies are made of: neither so short that a notice changes much nor so long that copies fill the crawl."""
-    return [(url, html) for url, html in real if 30_000 <= len(html) <= 80_000]
+    """The pages that copies are made of: neither so short that a notice changes much nor so long that copies fill the crawl.
+
+    Of those the half that compresses least, since a page that mostly repeats itself is dropped with its copies.
+    """
+    middle = [(url, html) for url, html in real if 20_000 <= len(html) <= 80_000]
+    by_repetition = sorted(middle, key=lambda page: (-len(zlib.compress(page[1].encode())) / len(page[1]), page[0]))
+    return sorted(by_repetition[: (len(middle) + 1) // 2])
 
 
 def mixed(real: list[tuple[str, str]], extra: list[GeneratedPage], seed: int) -> list[tuple[str, str]]:

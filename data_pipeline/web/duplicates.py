@@ -1,7 +1,7 @@
 """Exact and near duplicates. Near: MinHash signatures of word shingles, bands, and the estimated Jaccard similarity of each candidate pair.
 
-Signatures use multiply-shift permutations of 64-bit shingle hashes (Dietzfelbinger et al. 1997); the share of equal places of two signatures
-estimates the Jaccard similarity of the shingle sets (Broder 1997). Everything is a function of the texts in their order.
+Signatures use multiply-shift permutations of 64-bit shingle hashes (Dietzfelbinger et al. 1997); the share of equal places of two
+signatures estimates the Jaccard similarity of the shingle sets (Broder 1997). Everything is a function of the texts in their order.
 """
 
 from collections.abc import Sequence

@@ -70,7 +70,7 @@ def extract_page(html: bytes, charset: str = "", url: str | None = None) -> Extr
         return Extraction("", "none", **measured)
     why = unfit(shape, len(html))
     if why == "depth":  # resiliparse's own walk is quadratic in depth
-        return Extraction(tidy(tree.body.text if tree.body is not None else ""), "tree", why, **measured)
+        return Extraction(tidy((tree.body.text or "") if tree.body is not None else ""), "tree", why, **measured)
     found = "" if why else by_trafilatura(text, url)
     if not why and len(found) < min(MIN_CHARACTERS, MIN_COVERAGE * shape.characters):
         why = "coverage"

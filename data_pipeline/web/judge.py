@@ -14,6 +14,7 @@ from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rules import Rejection, first_rejection, rules_of, threshold_rules
 from data_pipeline.web.warc_reader import Page
 
+NO_CUTOFF = 1_000_000
 PARAGRAPHS = re.compile(r"\n[^\S\n]*\n")
 
 
@@ -45,7 +46,7 @@ def judge(recipe: WebRecipe, page: Page) -> Judged:
     text = without_repeats(extraction.text) if recipe.drop_repeated_paragraphs else extraction.text
     text, personal = mask(text) if recipe.mask_personal_data else (text, {})
     values, hashes = measure(text, extraction.link_density)
-    language, distance = language_of(text)
+    language, distance = language_of(text, recipe.languages, recipe.language_margin)
     rejection = refuse_text(recipe, text, values, language, distance) or first_rejection(rules_of(recipe), values)
     kept = rejection is None
     return Judged(
@@ -88,9 +89,17 @@ def refuse_text(recipe: WebRecipe, text: str, values: Values, language: str, dis
     return None
 
 
-def language_of(text: str) -> tuple[str, int]:
-    """The nearest language's ISO 639-1 code and the distance to its profile (0 is nearest), by resiliparse's trigram profiles."""
+def language_of(text: str, preferred: tuple[str, ...] = (), margin: int = 0) -> tuple[str, int]:
+    """The nearest language's ISO 639-1 code and the distance to its profile (0 is nearest), by resiliparse's letter profiles.
+
+    A preferred language that is at most `margin` farther than the nearest one is taken: on pages full of names, neighbours such as English
+    and Danish come within a few units of each other.
+    """
     if not text:
         return "", 0
-    language, distance = detect_fast(text, cutoff=100_000)
+    language, distance = detect_fast(text, cutoff=NO_CUTOFF)
+    if preferred and language not in preferred:
+        near, near_distance = detect_fast(text, cutoff=NO_CUTOFF, langs=list(preferred))
+        if near in preferred and near_distance - distance <= margin:
+            return near, int(near_distance)
     return language, int(distance)

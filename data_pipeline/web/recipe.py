@@ -72,6 +72,7 @@ class WebRecipe(Section):
 
     languages: tuple[str, ...] = Field(("en",), description="ISO 639-1 codes that are kept; empty keeps all")
     max_language_distance: int = Field(1000, ge=1, description="how far a page may be from its language's profile (0 is nearest)")
+    language_margin: int = Field(20, ge=0, description="a kept language is taken when it is this near to the nearest one")
     c4_braces: bool = Field(True, description="C4: drop pages with a curly brace; off for technical pages, where braces are text")
     c4_lorem_ipsum: bool = Field(True, description="C4: drop pages with placeholder text")
     drop_repeated_paragraphs: bool = Field(False, description="remove paragraphs that stood on the page before, then measure")

@@ -1,7 +1,7 @@
 """A process pool whose workers may die: results come in the order of the tasks, and a task that kills its worker costs only itself.
 
-CPU seconds per task are limited by the kernel's profiling timer, whose signal ends the process even inside C code; they do not depend on how
-busy the machine is.
+CPU seconds per task are limited by the kernel's profiling timer, whose signal ends the process even inside C code; they do not depend on
+how busy the machine is.
 """
 
 import multiprocessing

@@ -1,0 +1,18 @@
+"""Tasks that worker processes run in test_workers.py: a worker imports its function by name."""
+
+import os
+import time
+
+
+def double(setting: int, task: int | str) -> int | str:
+    """Twice the number plus the setting; some tasks misbehave on purpose."""
+    if task == "die":
+        os._exit(1)
+    if task == "spin":
+        while True:
+            pass
+    if task == "raise":
+        raise ValueError("a fault of ours")
+    assert isinstance(task, int)
+    time.sleep(0.002 * (task % 3))
+    return 2 * task + setting
