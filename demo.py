@@ -171,7 +171,16 @@ def evaluate_stage(chain: Chain) -> dict[str, Any]:
     for name, model in models.items():
         shown = chain.tasks(name)
         chat = name != "base"  # the base model was never shown a conversation
-        found = evaluate(model, tasks=tasks, data=run.held_out, out=run.eval / name, shots=recipe.shots, chat=chat, progress=shown)
+        found = evaluate(
+            model,
+            tasks=tasks,
+            data=run.held_out,
+            out=run.eval / name,
+            shots=recipe.shots,
+            chat=chat,
+            scoring=recipe.scoring,
+            progress=shown,
+        )
         record[name] = {task: scores["score"] for task, scores in found["tasks"].items()}
         if chain.benchmarks:
             found = evaluate(
@@ -180,11 +189,20 @@ def evaluate_stage(chain: Chain) -> dict[str, Any]:
                 data=chain.benchmarks,
                 out=run.eval / f"{name}-benchmarks",
                 shots=recipe.benchmark_shots,
+                scoring=recipe.scoring,
                 chat=False,
                 limit=None if chain.full else recipe.benchmark_items,
                 progress=shown,
             )
             record[f"{name}-benchmarks"] = found["tasks"]["mmlu"]["score"]
+    return record
+
+
+def bench_stage(chain: Chain) -> dict[str, Any]:
+    from export.bench import bench
+
+    record = bench(chain.run.package, prompt_tokens=128, new_tokens=64)
+    write_json(chain.run.root / "bench.json", record)
     return record
 
 
@@ -276,7 +294,15 @@ STAGES = (
         outputs=("eval",),
         work=evaluate_stage,
         decides=lambda chain: [chain.benchmarks, chain.full],
-        line=lambda r: "four-way accuracy by letter: " + ", ".join(f"{name} {r[name]['mmlu']:.1%}" for name in MODELS),
+        line=lambda r: "four-way accuracy: " + ", ".join(f"{name} {r[name]['mmlu']:.1%}" for name in MODELS),
+    ),
+    Stage(
+        name="bench",
+        needs=("export",),
+        sections=(),
+        outputs=("bench.json",),
+        work=bench_stage,
+        line=lambda r: f"4-bit package: reads {r['prompt_tokens_per_s']:,.0f} and writes {r['decode_tokens_per_s']:,.0f} tokens/s",
     ),
 )
 
@@ -328,6 +354,7 @@ def finish(chain: Chain, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "stages": stages,
         **summarise({name: chain.run.eval / name for name in MODELS}),
         "quantization": chain.records["export"].record["check"],
+        "bench": chain.records["bench"].record,
         # What the stages took when they were done, this run or an earlier one; `this_run` leaves out what was kept.
         "wall_s": sum(done.seconds for done in chain.records.values()),
         "cpu_s": sum(done.cpu_seconds for done in chain.records.values()),

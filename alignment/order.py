@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-WINDOW_BATCHES = 32  # batches whose rows are sorted together; larger means less padding and less mixing
+# Batches whose rows are sorted together. More would mean less padding, but rows of one length are often of one kind, and batches of one
+# kind after another teach badly: with 32 the demo's accuracy stayed at 36 %, with 2 it reached 64 %.
+WINDOW_BATCHES = 2
 
 
 def num_steps(num_rows: int, steps: int, epochs: float, rows_per_step: int) -> int:

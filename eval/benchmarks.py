@@ -21,6 +21,7 @@ class Settings:
     shots: int = 0
     chat: bool = False
     protocol: str = "lm-eval"
+    scoring: str = "letter"  # of four-way questions: which of the scorings is the score; all are computed
     max_new_tokens: int = 32
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # scoring -> what is compared between the four options.
 SCORINGS = {
     "letter": 'log-probability of the letter after "Answer:", highest wins',
-    "text": "summed log-probability of the option's text at the same place, highest wins",
+    "text": "summed log-probability of the option's text and the end of the answer at the same place, highest wins",
     "text_per_byte": "the same, divided by the text's bytes",
 }
 
@@ -31,11 +31,13 @@ class Work:
 
 
 def protocol(settings: "Settings", model: Model) -> dict[str, Any]:
+    if settings.scoring not in SCORINGS:
+        raise InputError(f"no scoring called {settings.scoring!r}; there is {', '.join(SCORINGS)}")
     if settings.protocol not in PROTOCOLS:
         raise InputError(f"no protocol called {settings.protocol!r}; there is {', '.join(PROTOCOLS)}")
     return {
         **described(choice_protocol(settings, model)),
-        "scoring": "letter",
+        "scoring": settings.scoring,
         "scorings": SCORINGS,
     }
 
@@ -93,12 +95,13 @@ def summarise(rows: list[dict[str, Any]], form: dict[str, Any]) -> dict[str, Any
     per_family = {family: {name: accuracy(some, name) for name in SCORINGS} for family, some in sorted(families.items())}
     for name, score in scores.items():
         score["macro"] = mean([per_family[family][name]["score"] for family in per_family])
+    chosen = form["scoring"]
     return {
-        "score": scores["letter"]["score"],
-        "standard_error": scores["letter"]["standard_error"],
+        "score": scores[chosen]["score"],
+        "standard_error": scores[chosen]["standard_error"],
         "items": len(rows),
         "chance": 0.25,
-        "scoring": "letter",
+        "scoring": chosen,
         "scores": scores,
         "families": per_family,
         "truncations": {

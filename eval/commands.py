@@ -20,6 +20,9 @@ def evaluate(
         bool | None, typer.Option("--chat/--no-chat", help="Chat prompts; by default where the model has a chat template.")
     ] = None,
     protocol: Annotated[str, typer.Option(help="Wording of four-way questions: lm-eval or hendrycks.")] = "lm-eval",
+    scoring: Annotated[
+        str, typer.Option(help="The score of four-way questions: letter, text or text_per_byte; all are printed.")
+    ] = "letter",
     limit: Annotated[int | None, typer.Option(help="Score so many items of each task, drawn with --seed.")] = None,
     seed: Annotated[int, typer.Option(help="Draws the items of --limit.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest written answer, in tokens.")] = 32,
@@ -52,6 +55,7 @@ def evaluate(
             limit=limit,
             seed=seed,
             protocol=protocol,
+            scoring=scoring,
             max_new_tokens=max_new_tokens,
             tokenizer=tokenizer,
             progress=progress,

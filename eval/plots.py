@@ -106,13 +106,13 @@ def preference_curve(name: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def overall(scores: dict[str, dict[str, Any]]) -> str:
-    """Accuracy of every model by letter (filled) and by option text (hollow), Wilson 95 % intervals, chance as a line."""
+    """Accuracy of every model by letter (hollow) and by option text (filled), Wilson 95 % intervals, chance as a line."""
 
     def draw(figure: Any) -> None:
         axes = figure.add_subplot()
         for place, (model, score) in enumerate(scores.items()):
             colour = MODEL_INKS.get(model, INK)
-            for shift, prefix, fill in ((-0.08, "", colour), (0.08, "text_", CARD)):
+            for shift, prefix, fill in ((-0.08, "letter_", CARD), (0.08, "text_", colour)):
                 value = 100 * score[f"{prefix}accuracy"]
                 low, high = value - 100 * score[f"{prefix}low"], 100 * score[f"{prefix}high"] - value
                 style = {"color": colour, "markerfacecolor": fill, "markersize": 8, "elinewidth": 2}
@@ -130,7 +130,7 @@ def overall(scores: dict[str, dict[str, Any]]) -> str:
 
 
 def by_family(families: dict[str, dict[str, dict[str, Any]]], prefix: str) -> str:
-    """Accuracy per family and model with 95 % intervals, one scoring: `prefix` "" for letters, "text_" for option text."""
+    """Accuracy per family and model with 95 % intervals, one scoring: `prefix` "letter_" or "text_"."""
     names = sorted({family for scores in families.values() for family in scores})
 
     def draw(figure: Any) -> None:
@@ -155,7 +155,7 @@ def by_family(families: dict[str, dict[str, dict[str, Any]]], prefix: str) -> st
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside upper center", ncols=4)
 
-    return svg(f"families-{prefix or 'letter'}".rstrip("_"), draw, height=1.2 + 0.42 * len(names))
+    return svg(f"families-{prefix}".rstrip("_"), draw, height=1.2 + 0.42 * len(names))
 
 
 def chance_line(line: Callable[..., Any], scores: dict[str, dict[str, Any]]) -> None:

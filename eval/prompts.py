@@ -25,6 +25,7 @@ class ChoiceProtocol:
     strip_question: bool = True
     delimiter: str = " "
     separator: str = "\n\n"
+    ending: str = "\n"  # counted with an option's text, since 7 begins 7000; in chat form the mark that ends an answer
     shots: int = 0
     chat: bool = False
     bos: str = "none"
@@ -77,7 +78,7 @@ def described(protocol: ChoiceProtocol) -> dict[str, Any]:
     """The protocol as printed beside every score, with its hash."""
     fields = dataclasses.asdict(protocol)
     if protocol.chat:
-        fields.update(header="", delimiter="", separator="one chat turn each")
+        fields.update(header="", delimiter="", separator="one chat turn each", ending="the end of the turn")
     return {**fields, "hash": protocol_hash(fields)}
 
 
@@ -97,9 +98,10 @@ def choice_prompt(protocol: ChoiceProtocol, text: TextSide, item: ChoiceItem, sh
     """The prompt with as many shots as fit `context` tokens, dropped from the end of the list; a question that does not fit alone is cut
     on the left, so that its options and "Answer:" stay."""
     shots, count = shots[: protocol.shots], len(shots[: protocol.shots])
+    ending = text.turn_end if protocol.chat else protocol.ending
     while True:
         prompt, delimiter = choice_text(protocol, text, item, shots[:count])
-        answers = [delimiter + letter for letter in LETTERS] + [delimiter + option.strip() for option in item.options]
+        answers = [delimiter + letter for letter in LETTERS] + [delimiter + option.strip() + ending for option in item.options]
         ids, continuations = split_joined(text, prompt, answers)
         longest = max(len(one) for one in continuations)
         room = context - longest + 1

@@ -66,7 +66,7 @@ def context(run: RunFolder, results: dict[str, Any]) -> dict[str, Any]:
         "families": families,
         "family_names": sorted({name for scores in (families or {}).values() for name in scores}),
         "overall_plot": plots.overall(choice) if choice else None,
-        "letter_plot": plots.by_family(families, "") if families else None,
+        "letter_plot": plots.by_family(families, "letter_") if families else None,
         "text_plot": plots.by_family(families, "text_") if families else None,
         "paired": paired,
         "paired_plot": plots.differences(paired) if paired else None,

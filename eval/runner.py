@@ -29,6 +29,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     protocol: str = "lm-eval",
+    scoring: str = "letter",
     max_new_tokens: int = 32,
     tokenizer: str | Path | None = None,
     progress: Progress | None = None,
@@ -47,7 +48,7 @@ def evaluate(
         raise InputError(f"{data}: no such folder; benchmark data is a folder with {'; '.join(row.files for row in rows.values())}")
     read = {name: sampled(row.read(Path(data)), limit, seed) for name, row in rows.items()}
     opened = model if isinstance(model, Model) else open_model(model, tokenizer)
-    settings = Settings(shots=shots, chat=use_chat(opened, chat), protocol=protocol, max_new_tokens=max_new_tokens)
+    settings = Settings(shots=shots, chat=use_chat(opened, chat), protocol=protocol, scoring=scoring, max_new_tokens=max_new_tokens)
     log = ProgressLog(None if out is None else Path(out) / "progress.jsonl")
     results: dict[str, Any] = {
         "format": 1,

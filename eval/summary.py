@@ -21,10 +21,12 @@ def summarise(eval_folders: dict[str, str | Path]) -> dict[str, Any]:
     choice = {name: tasks["mmlu"] for name, tasks in results.items() if "mmlu" in tasks}
     return {
         "multiple_choice": {
-            name: {**flat(task["scores"], task["chance"]), "truncations": task["truncations"]} for name, task in choice.items()
+            name: {**flat(task["scores"], task["chance"], task["scoring"]), "truncations": task["truncations"]}
+            for name, task in choice.items()
         },
         "families": {
-            name: {family: flat(scores, task["chance"]) for family, scores in task["families"].items()} for name, task in choice.items()
+            name: {family: flat(scores, task["chance"], task["scoring"]) for family, scores in task["families"].items()}
+            for name, task in choice.items()
         },
         "exact_answers": {name: exact(tasks["exercises"]) for name, tasks in results.items() if "exercises" in tasks},
         "bits_per_byte": {name: tasks["bits_per_byte"]["score"] for name, tasks in results.items() if "bits_per_byte" in tasks},
@@ -32,7 +34,7 @@ def summarise(eval_folders: dict[str, str | Path]) -> dict[str, Any]:
             name: preference(tasks["preferences"]) for name, tasks in results.items() if "preferences" in tasks and name != "base"
         },
         "paired": {
-            pair: compare(eval_folders[before], eval_folders[after])
+            pair: compare(eval_folders[before], eval_folders[after], scoring=choice[after]["scoring"])
             for pair, (after, before) in PAIRS.items()
             if after in choice and before in choice
         },
@@ -43,25 +45,25 @@ def summarise(eval_folders: dict[str, str | Path]) -> dict[str, Any]:
     }
 
 
-def flat(scores: dict[str, Any], chance: float) -> dict[str, Any]:
-    """Letter scoring under plain names, option-text scoring beside it. `near_chance`: within two standard errors of chance."""
-    letter, text = scores["letter"], scores["text"]
-    entry = {
-        "accuracy": letter["score"],
-        "stderr": letter["standard_error"],
-        "low": letter["low"],
-        "high": letter["high"],
-        "items": letter["items"],
+def flat(scores: dict[str, Any], chance: float, scoring: str) -> dict[str, Any]:
+    """The chosen scoring under plain names, letter and option-text scoring beside it. `near_chance`: within two errors of it."""
+    chosen = scores[scoring]
+    entry: dict[str, Any] = {
+        "accuracy": chosen["score"],
+        "stderr": chosen["standard_error"],
+        "low": chosen["low"],
+        "high": chosen["high"],
+        "items": chosen["items"],
         "chance": chance,
-        "scoring": "letter",
-        "near_chance": letter["score"] - chance < 2 * letter["standard_error"],
-        "text_accuracy": text["score"],
-        "text_stderr": text["standard_error"],
-        "text_low": text["low"],
-        "text_high": text["high"],
-        "text_per_byte_accuracy": scores["text_per_byte"]["score"],
+        "scoring": scoring,
+        "near_chance": chosen["score"] - chance < 2 * chosen["standard_error"],
     }
-    return entry | ({"macro": letter["macro"], "text_macro": text["macro"]} if "macro" in letter else {})
+    for name in ("letter", "text"):
+        one = scores[name]
+        entry |= {f"{name}_accuracy": one["score"], f"{name}_stderr": one["standard_error"], f"{name}_low": one["low"]}
+        entry |= {f"{name}_high": one["high"]}
+    entry["text_per_byte_accuracy"] = scores["text_per_byte"]["score"]
+    return entry | ({"macro": chosen["macro"]} if "macro" in chosen else {})
 
 
 def exact(task: dict[str, Any]) -> dict[str, Any]:

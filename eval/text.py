@@ -58,6 +58,11 @@ class TextSide:
         return None if self.chat_template is None else sha256(self.chat_template.encode()).hexdigest()[:12]
 
     @cached_property
+    def turn_end(self) -> str:
+        """What ends an answer in a conversation: `<|end|>` where the tokenizer has it, else its end-of-text token."""
+        return "<|end|>" if self.tokenizer.token_to_id("<|end|>") is not None else self.special.get("eos_token", "")
+
+    @cached_property
     def start_id(self) -> int:
         """The token that stands before a document: the end-of-text token, which ended the document before it in training."""
         name = self.special.get("eos_token", "<|endoftext|>")
