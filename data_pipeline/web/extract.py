@@ -24,6 +24,9 @@ MIN_CHARACTERS, MIN_COVERAGE = 300, 0.1
 
 SKIPPED = frozenset({"script", "style", "noscript", "template", "head", "svg"})
 BLANK_LINES = re.compile(r"\n{3,}")
+# resiliparse separates table cells by tabs: those of empty cells before a line's text, and several between two texts.
+EMPTY_CELLS = re.compile(r"^(?: +\t[ \t]*|\t{2,} *)", re.MULTILINE)
+CELL_GAPS = re.compile(r"(?<=\S) *\t{2,} *(?=\S)")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -124,7 +127,7 @@ def by_trafilatura(text: str, url: str | None) -> str:
 
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports every page that it cannot parse
     try:
-        return tidy(trafilatura.extract(text, url=url, include_comments=False) or "")
+        return tidy(trafilatura.extract(text, url=url, include_comments=False, favor_precision=True) or "")
     except Exception:  # whatever lxml or one of its extractors meets in a page: RecursionError, ValueError, MemoryError ...
         return ""
 
@@ -132,7 +135,7 @@ def by_trafilatura(text: str, url: str | None) -> str:
 def by_resiliparse(tree: HTMLTree) -> str:
     """The page's main text by resiliparse, without alternative texts, link targets and forms."""
     text = extract_plain_text(tree, main_content=True, alt_texts=False, links=False, form_fields=False, noscript=False, list_bullets=True)
-    return tidy(text)
+    return tidy(CELL_GAPS.sub(" ", EMPTY_CELLS.sub("", text.replace("\xa0", " "))))
 
 
 def tidy(text: str) -> str:

@@ -18,26 +18,8 @@ from data_pipeline.web.recipe import CollectRecipe, Duplicates, WebRecipe
 from data_pipeline.web.standard_library import library_pages, module_names
 from data_pipeline.web.warc_reader import Broken, read_pages
 
-MODULES = [
-    "bisect",
-    "cmd",
-    "copy",
-    "csv",
-    "fileinput",
-    "fractions",
-    "getopt",
-    "gzip",
-    "hmac",
-    "json",
-    "queue",
-    "random",
-    "sched",
-    "statistics",
-    "string",
-    "textwrap",
-    "timeit",
-    "zipfile",
-]
+MODULES = ["bisect", "cmd", "copy", "csv", "fileinput", "fractions", "getopt", "gzip", "hmac", "json", "queue", "random", "sched"]
+MODULES += ["statistics", "string", "textwrap", "timeit", "zipfile"]
 SMALL = CollectRecipe(spam=4, menus=4, exact_copies=3, near_copies=3, foreign=6, personal=6, stubs=3, symbols=3)  # type: ignore[call-arg]
 
 

@@ -36,6 +36,7 @@ def test_masked(text: str, masked: str | None) -> None:
         "Python 3.11.7 listens on 127.0.0.1:8080, on 0.0.0.0 and 192.168.0.1",
         "version 3.11.7.2 and v1.2.3.4 and release 10.20.30.40",
         "the network 93.184.216.0/24",
+        "34.216.184.93.in-addr.arpa",
         "@property\ndef f(self): return a@b",
         "2147483647 and 9223372036854775807 and 4611686018427387904",
         "on 2024-01-31 at 12:30:45, or 20240131T123045",
