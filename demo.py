@@ -92,6 +92,14 @@ def filter_stage(chain: Chain) -> dict[str, Any]:
     return build(chain.sections["web"], chain.run.crawl, chain.run.web, chain.seed, lambda pages: chain.say(f"{pages:,} pages judged"))
 
 
+def funnel_line(record: dict[str, Any]) -> str:
+    reasons = ", ".join(f"{reason.replace('_', ' ')} {facts['documents']}" for reason, facts in record["dropped"].items())
+    masked = sum(record["personal_data"].values())
+    kept, held_out, pages = record["kept"]["documents"], record["held_out"]["documents"], record["steps"][0]["documents"]
+    broken = "".join(f"\n           {line}" for line in record["broken_files"])
+    return f"{kept:,} of {pages:,} pages kept, {held_out} held out; dropped: {reasons}; {masked} personal details masked{broken}"
+
+
 def synthesize_stage(chain: Chain) -> dict[str, Any]:
     from data_pipeline.synthetic.build import synthesize
 
@@ -228,7 +236,7 @@ STAGES = (
         sections=("web",),
         outputs=("web",),
         work=filter_stage,
-        line=lambda r: f"{r}",
+        line=funnel_line,
     ),
     Stage(
         name="synthesize",
