@@ -35,20 +35,30 @@ class Broken:
 
 
 class Source:
-    """A binary stream for FastWARC that turns what a remote store may raise into one line."""
+    """A binary stream for FastWARC: its first bytes can be looked at, and what a remote store may raise becomes one line."""
 
     def __init__(self, stream: IO[bytes], path: str) -> None:
         self.stream = stream
         self.path = path
+        self.place = 0
+        self.start = self.pending = self.fetch(4096)
 
     def read(self, size: int = -1) -> bytes:
+        if self.pending:
+            data, self.pending = (self.pending, b"") if size < 0 else (self.pending[:size], self.pending[size:])
+        else:
+            data = self.fetch(size)
+        self.place += len(data)
+        return data
+
+    def fetch(self, size: int) -> bytes:
         try:
             return self.stream.read(size)
         except Exception as error:  # every store has errors of its own
             raise InputError(f"{self.path}: reading failed: {type(error).__name__}: {error}") from error
 
     def tell(self) -> int:
-        return self.stream.tell()
+        return self.place
 
 
 def read_pages(path: str, max_bytes: int = 8_000_000) -> Iterator[Page | Broken]:
@@ -58,12 +68,11 @@ def read_pages(path: str, max_bytes: int = 8_000_000) -> Iterator[Page | Broken]
     """
     name = Path(path).name
     with opened(path) as stream:
-        start = stream.read(4096)
-        refuse_other_formats(path, start)
-        stream.seek(0)
+        source = Source(stream, path)
+        refuse_other_formats(path, source.start)
         records, last = 0, 0
         try:
-            for record in ArchiveIterator(Source(stream, path), parse_http=True):  # type: ignore[arg-type]
+            for record in ArchiveIterator(source, parse_http=True):  # type: ignore[arg-type]
                 last = max(last, record.stream_pos)
                 expected = record.content_length
                 body = record.reader.read()
@@ -80,7 +89,7 @@ def read_pages(path: str, max_bytes: int = 8_000_000) -> Iterator[Page | Broken]
             return
         if not records:
             raise InputError(f"{path}: not a WARC file (no record in it)")
-        if not ends_whole(stream, start, last):
+        if not ends_whole(stream, source.start, last):
             yield Broken(f"{path}: truncated after {records} records, past byte {last}")
 
 
@@ -90,7 +99,7 @@ def has_pages(path: str) -> bool:
 
 
 def opened(path: str) -> Any:
-    """The file as a stream that can seek; what a remote store raises becomes one line."""
+    """The file as a stream; what a remote store raises becomes one line."""
     if is_local(path):
         if not Path(path).is_file():
             raise InputError(f"{path}: {'a folder' if Path(path).is_dir() else 'no such file'}; a WARC file is needed")

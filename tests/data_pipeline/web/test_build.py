@@ -20,7 +20,7 @@ from data_pipeline.web.warc_reader import Broken, read_pages
 
 MODULES = ["bisect", "cmd", "copy", "csv", "fileinput", "fractions", "getopt", "gzip", "hmac", "json", "queue", "random", "sched"]
 MODULES += ["statistics", "string", "textwrap", "timeit", "zipfile"]
-SMALL = CollectRecipe(spam=4, menus=4, exact_copies=3, near_copies=3, foreign=6, personal=6, stubs=3, symbols=3)  # type: ignore[call-arg]
+SMALL = CollectRecipe(spam=4, menus=4, exact_copies=3, near_copies=3, foreign=6, personal=6, stubs=3, symbols=3)
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_without_masking_the_same_strings_are_found(crawl: Path, recipe: WebReci
 
 
 def test_a_duplicate_threshold_of_one_keeps_the_near_copies(crawl: Path, recipe: WebRecipe, tmp_path: Path) -> None:
-    build(recipe.model_copy(update={"duplicates": Duplicates(threshold=1.0)}), crawl, tmp_path / "web", 0)  # type: ignore[call-arg]
+    build(recipe.model_copy(update={"duplicates": Duplicates(threshold=1.0)}), crawl, tmp_path / "web", 0)
     found = verdicts(crawl, tmp_path / "web")
     assert "keep" in {found[page["url"]] for page in truth(crawl) if page["kind"] == "near copy"}
 
 
 def test_published_thresholds_give_the_generated_pages_the_same_verdicts(crawl: Path, tmp_path: Path) -> None:
-    build(WebRecipe(workers=1), crawl, tmp_path / "web", 0)  # type: ignore[call-arg]
+    build(WebRecipe(workers=1), crawl, tmp_path / "web", 0)
     found = verdicts(crawl, tmp_path / "web")
     for page in truth(crawl):
         if not page["copy_of"]:  # the fate of a copy hangs on its original, a reference page
@@ -157,7 +157,7 @@ def test_a_truncated_crawl_gives_its_good_pages_and_a_line(crawl: Path, recipe: 
 
 
 def test_a_crawl_that_the_user_names_is_read_in_place(crawl: Path, tmp_path: Path) -> None:
-    record = collecting.collect(CollectRecipe(warc=str(crawl / "*.warc.gz")), tmp_path / "crawl", 0)  # type: ignore[call-arg]
+    record = collecting.collect(CollectRecipe(warc=str(crawl / "*.warc.gz")), tmp_path / "crawl", 0)
     assert record["sources"] == [str(crawl / "pages.warc.gz")]
     assert [one.name for one in (tmp_path / "crawl").iterdir()] == ["sources.json"]
     assert collecting.sources(tmp_path / "crawl") == record["sources"]
@@ -172,7 +172,7 @@ def test_bad_crawls_are_one_line_and_leave_what_stood_there(crawl: Path, recipe:
     (tmp_path / "empty.warc.gz").write_bytes(b"\x1f\x8b\x08\x00" + first_record)
     for pattern, says in (("none.warc", "no such file"), ("page.html", "not a WARC file"), ("empty.warc.gz", "an empty crawl")):
         with pytest.raises(InputError, match=says) as caught:
-            collecting.collect(CollectRecipe(warc=str(tmp_path / pattern)), tmp_path / "new", 0)  # type: ignore[call-arg]
+            collecting.collect(CollectRecipe(warc=str(tmp_path / pattern)), tmp_path / "new", 0)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "new").exists()
     with pytest.raises(InputError, match="no crawl there"):

@@ -1,7 +1,9 @@
 """WARC files: what is written is read back; broken files give their good records and one line; other files are refused in one line."""
 
 import gzip
+import http.server
 import io
+import threading
 import zlib
 from pathlib import Path
 
@@ -181,3 +183,43 @@ def test_malformed_samples_never_raise_anything_else() -> None:
     assert seen["example.warc.gz"] == "2 pages, 0 broken"
     assert seen["example-trunc.warc"] == "1 pages, 1 broken"
     assert seen["crawl-sample-0000.warc.gz"].endswith("pages, 1 broken") or seen["crawl-sample-0000.warc.gz"].endswith("pages, 0 broken")
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """A server that names the size of its file or, as many do, does not."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        found = self.path in ("/whole.warc.gz", "/stream.warc.gz", "/cut.warc.gz")
+        data = warc_bytes()[: -200 if self.path == "/cut.warc.gz" else None]
+        self.send_response(200 if found else 404)
+        if self.path != "/stream.warc.gz":
+            self.send_header("Content-Length", str(len(data) if found else 0))
+        self.end_headers()
+        if found and self.command == "GET":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_files_on_a_web_server() -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        for name in ("whole", "stream"):
+            found = list(read_pages(f"{base}/{name}.warc.gz"))
+            assert [one.url for one in found if isinstance(one, Page)] == [url for url, _ in PAGES]
+        assert isinstance(list(read_pages(f"{base}/cut.warc.gz"))[-1], Broken)
+        with pytest.raises(InputError, match=r"none\.warc\.gz"):
+            list(read_pages(f"{base}/none.warc.gz"))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    with pytest.raises(InputError, match=r"cannot be opened|reading failed"):
+        list(read_pages(f"{base}/whole.warc.gz"))  # nobody listens any more
