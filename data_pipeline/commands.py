@@ -71,6 +71,38 @@ def data_build(
     build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, as_json)
 
 
+@data.command("synthesize")
+def data_synthesize(
+    recipe: str = RECIPE,
+    out: str | None = OUT,
+    overrides: list[str] | None = SET,
+    as_json: bool = typer.Option(False, "--json", help="Print the counts as one JSON object."),
+) -> None:
+    """Write lessons, exercises, chat rows, preference pairs and held-out items, every answer checked; writes synthetic/."""
+    from data_pipeline.synthetic.build import synthesize
+    from data_pipeline.synthetic.recipe import SyntheticRecipe
+
+    settings, run = open_run(recipe, "synthetic", SyntheticRecipe, out, overrides)
+    seed = Recipe.load(recipe, overrides).section("run", RunRecipe).seed
+    documents = run.web / "held_out.parquet"
+    with working("writing synthetic text") as status:
+        record = synthesize(settings, run.synthetic, seed, documents if documents.exists() else None, status.update)
+    if as_json:
+        print(json.dumps(record))
+        return
+    print(
+        f"{run.synthetic}: {record['documents']:,} documents, {record['sft_rows']:,} chat rows and {record['dpo_rows']:,} preference pairs "
+        f"in {len(record['families'])} families"
+    )
+    print(
+        f"held out: {record['held_out_items']:,} four-way items, {record['held_out_exercises']:,} exercises, "
+        f"{record['held_out_preferences']:,} preference pairs, {record.get('held_out_documents', 0):,} documents"
+    )
+    print(f"checked: {record['checked_problems']:,} answers, {record['executed_programs']:,} programs executed")
+    if not documents.exists():
+        print(f"no {documents}, so no held-out documents for bits per byte; `phial data build` writes them")
+
+
 @data.command("extract")
 def data_extract(
     files: list[str] = typer.Argument(metavar="FILE...", help="HTML files; .gz is unpacked."),
