@@ -50,8 +50,13 @@ def expand(pattern: str) -> list[str]:
     if pattern.startswith(("http://", "https://")):
         return [pattern]
     store, inside = filesystem(pattern)
-    found = sorted(store.glob(inside)) if any(mark in inside for mark in "*?[") else [inside] if store.exists(inside) else []
-    files = [name for name in found if not store.isdir(name)]
+    try:
+        found = sorted(store.glob(inside)) if any(mark in inside for mark in "*?[") else [inside] if store.exists(inside) else []
+        files = [name for name in found if not store.isdir(name)]
+    except Exception as error:  # every store has errors of its own: no credentials, no such bucket, no network
+        if is_local(pattern):
+            raise
+        raise InputError(f"{pattern}: cannot be looked up: {type(error).__name__}: {error}") from error
     if not files:
         raise InputError(f"{pattern}: no such file; a path, a URL or a glob that matches at least one file is needed")
     return files if is_local(pattern) else [store.unstrip_protocol(name) for name in files]

@@ -10,12 +10,14 @@ from typing import Any
 
 from data_pipeline import storage
 from data_pipeline.errors import InputError
+from data_pipeline.run_folder import RunFolder
 from data_pipeline.web.generated_pages import GeneratedPage, generated_pages
 from data_pipeline.web.recipe import CollectRecipe
 from data_pipeline.web.standard_library import library_pages, module_names, page_url
 from data_pipeline.web.warc_writer import WarcWriter
 
 SOURCES = "sources.json"
+OWN_FILES = {SOURCES, "pages.warc.gz", "truth.jsonl"}
 
 
 def collect(recipe: CollectRecipe, out: Path, seed: int, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
@@ -23,6 +25,7 @@ def collect(recipe: CollectRecipe, out: Path, seed: int, progress: Callable[[int
 
     A crawl that the recipe names is not copied: its addresses are written down, and `build` reads them in place.
     """
+    check_place(out)
     if recipe.warc:
         return refer(recipe.warc, out)
     names = module_names()
@@ -55,6 +58,16 @@ def collect(recipe: CollectRecipe, out: Path, seed: int, progress: Callable[[int
         storage.write_json_lines(folder / "truth.jsonl", (truth_row(one) for one in extra))
         storage.write_json(folder / SOURCES, record)
     return record
+
+
+def check_place(out: Path) -> None:
+    """Refuses a place that cannot be written, and a folder with anything in it that `collect` did not write: it would be replaced."""
+    RunFolder.open(out.parent)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file stands there; the crawl folder must be a folder")
+    foreign = sorted(one.name for one in out.iterdir() if one.name not in OWN_FILES) if out.is_dir() else []
+    if foreign:
+        raise InputError(f"{out}: holds {foreign[0]!r}, which is no part of a collected crawl and would be lost; choose a new folder")
 
 
 def originals_of(real: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -184,6 +184,16 @@ def test_bad_crawls_are_one_line_and_leave_what_stood_there(crawl: Path, recipe:
     assert not list(tmp_path.glob(".web*"))
 
 
+def test_a_folder_with_other_files_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/mine.warc.gz").write_bytes(b"precious")
+    with pytest.raises(InputError, match=r"mine\.warc\.gz"):
+        collecting.collect(SMALL, tmp_path / "own", 0)
+    assert (tmp_path / "own/mine.warc.gz").read_bytes() == b"precious"
+    with pytest.raises(InputError, match="a file stands there"):
+        collecting.collect(SMALL, tmp_path / "own/mine.warc.gz", 0)
+
+
 def test_a_module_that_acts_on_import_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"antigravity", "this", "idlelib", "turtledemo"}.isdisjoint(module_names())
     acts = """
