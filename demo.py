@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from data_pipeline.engine.journal import Done, Journal, Task, cpu_seconds, fingerprint, run_task
 from data_pipeline.errors import InputError
@@ -38,6 +40,7 @@ class Chain:
     ranks: int = 1
     benchmarks: str | None = None
     full: bool = False
+    console: Console = field(default_factory=Console)
     status: Any = None  # the terminal's spinner, where there is one
     records: dict[str, Done] = field(default_factory=dict)
 
@@ -45,6 +48,10 @@ class Chain:
         """Shows what the stage is at."""
         if self.status is not None:
             self.status.update(line)
+
+    def tell(self, line: str) -> None:
+        """A line that stays on the screen."""
+        self.console.print(f"[dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
 
     def count(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.say(f"{done:,} of {total:,} {what}")
@@ -86,6 +93,13 @@ def crawl_files(chain: Chain) -> Any:
     return [(path, filesystem(path)[0].size(filesystem(path)[1])) for path in expand(pattern)]
 
 
+def collect_line(record: dict[str, Any]) -> str:
+    if "pages" in record:
+        return f"{record['pages']:,} pages"
+    empty = "".join(f"\n           no page in {path}" for path in record["files_without_pages"])
+    return f"{len(record['sources'])} WARC file(s) of yours, read in place{empty}"
+
+
 def filter_stage(chain: Chain) -> dict[str, Any]:
     from data_pipeline.web.build import build
 
@@ -121,6 +135,7 @@ def pretrain_stage(chain: Chain) -> dict[str, Any]:
     from training.trainer import pretrain
 
     run = chain.run
+    leave_other_checkpoints(chain)
     return pretrain(
         chain.sections["pretrain"],
         chain.sections["model"],
@@ -131,6 +146,23 @@ def pretrain_stage(chain: Chain) -> dict[str, Any]:
         ranks=chain.ranks,
         stream=sys.stderr,
     )
+
+
+def leave_other_checkpoints(chain: Chain) -> None:
+    """Removes checkpoints of other settings or other data: the plan says that this stage is to be done anew, so nothing goes on from them."""
+    from training.checkpoint import CheckpointStore
+    from training.job import Job, make_plan
+
+    run, sections = chain.run, chain.sections
+    job = Job(
+        recipe=sections["pretrain"], model=sections["model"], seed=chain.seed, tokens=run.tokens, tokenizer=run.tokenizer, out=run.pretrain
+    )
+    store = CheckpointStore(run.pretrain / "checkpoints", sections["pretrain"].keep_last, make_plan(job).identity)
+    try:
+        store.latest(lambda line: None)
+    except InputError:
+        chain.tell("pretrain: settings or data changed; training starts over, and the checkpoints made before are removed")
+        shutil.rmtree(run.pretrain)
 
 
 def sft_stage(chain: Chain) -> dict[str, Any]:
@@ -228,7 +260,7 @@ STAGES = (
         outputs=("crawl",),
         work=collect_stage,
         decides=crawl_files,
-        line=lambda r: f"{r['pages']:,} pages",
+        line=collect_line,
     ),
     Stage(
         name="filter",
@@ -301,7 +333,7 @@ STAGES = (
         sections=("eval",),
         outputs=("eval",),
         work=evaluate_stage,
-        decides=lambda chain: [chain.benchmarks, chain.full],
+        decides=benchmark_files,
         line=lambda r: "four-way accuracy: " + ", ".join(f"{name} {r[name]['mmlu']:.1%}" for name in MODELS),
     ),
     Stage(
@@ -330,10 +362,17 @@ def run_chain(chain: Chain, console: Console) -> dict[str, Any]:
             if chain.status is None:
                 status.stop()
             kept: list[Done] = []
-            done = run_task(journal, tasks[stage.name], list(stage.outputs), lambda stage=stage: stage.work(chain), kept.append)
+            done = run_task(
+                journal,
+                tasks[stage.name],
+                list(stage.outputs),
+                lambda stage=stage: {**stage.work(chain), "peak_rss_bytes": largest_rss_bytes()},
+                kept.append,
+                lambda why, stage=stage: chain.tell(f"{stage.name}: done again, because {why}"),
+            )
         chain.records[stage.name] = done
         mark = "kept" if kept else f"{done.seconds:6.1f} s"
-        console.print(f"[bold]{stage.name:<10}[/] [dim]{mark:>9}[/]  {stage.line(done.record)}", highlight=False)
+        console.print(f"[bold]{stage.name:<10}[/] [dim]{mark:>9}[/]  {escape(stage.line(done.record))}", highlight=False, soft_wrap=True)
     return finish(chain, time.perf_counter() - begun, cpu_seconds() - cpu_begun)
 
 
@@ -361,13 +400,14 @@ def finish(chain: Chain, wall_s: float, cpu_s: float) -> dict[str, Any]:
         "format": 1,
         "stages": stages,
         **summarise({name: chain.run.eval / name for name in MODELS}),
+        "benchmarks": benchmark_scores(chain),
         "quantization": chain.records["export"].record["check"],
         "bench": chain.records["bench"].record,
         # What the stages took when they were done, this run or an earlier one; `this_run` leaves out what was kept.
         "wall_s": sum(done.seconds for done in chain.records.values()),
         "cpu_s": sum(done.cpu_seconds for done in chain.records.values()),
         "this_run": {"wall_s": wall_s, "cpu_s": cpu_s},
-        "peak_rss_bytes": largest_rss_bytes(),
+        "peak_rss_bytes": max(largest_rss_bytes(), *(done.record.get("peak_rss_bytes", 0) for done in chain.records.values())),
         "machine": machine(),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -377,6 +417,16 @@ def finish(chain: Chain, wall_s: float, cpu_s: float) -> dict[str, Any]:
     write_json(chain.run.root / "results.json", results)
     write_report(chain.run.root, results)
     return results
+
+
+def benchmark_scores(chain: Chain) -> dict[str, Any] | None:
+    """The same scores on the user's own MMLU files, with the shots that were dropped; None where none were given."""
+    from eval.summary import summarise
+
+    if not chain.benchmarks:
+        return None
+    found = summarise({name: chain.run.eval / f"{name}-benchmarks" for name in MODELS})
+    return {key: found[key] for key in ("multiple_choice", "families", "paired")}
 
 
 def machine() -> dict[str, Any]:
@@ -444,6 +494,26 @@ def show_answers(chain: Chain, console: Console, count: int = 3) -> None:
         console.print(f"[dim]you[/]    {row['question']}\n[dim]model[/]  {answer.strip()}", highlight=False)
 
 
+def check_benchmarks(folder: Path) -> None:
+    """Reads the user's benchmark files once, so that a mistake in them is told before the stages, not after."""
+    from data_pipeline.benchmarks import read_mmlu
+
+    if not (folder / "mmlu").is_dir():
+        raise InputError(f"{folder}: no folder mmlu in it; --benchmarks takes a folder with mmlu/dev and mmlu/test")
+    for split in ("dev", "test"):
+        read_mmlu(folder / "mmlu", split)
+
+
+def benchmark_files(chain: Chain) -> Any:
+    """What decides the scores on the user's benchmarks: how many items, and the files."""
+    from data_pipeline.storage import sha256_of
+
+    if not chain.benchmarks:
+        return None
+    files = sorted((Path(chain.benchmarks) / "mmlu").glob("*/*.csv"))
+    return [chain.full, [[file.parent.name, file.name, sha256_of(file)] for file in files]]
+
+
 def command(
     out: Annotated[str | None, typer.Option(help="The run folder; else the recipe's [run] folder.")] = None,
     warc: Annotated[str | None, typer.Option(help="Your own crawl: a WARC path, URL (http, s3) or glob.")] = None,
@@ -459,13 +529,16 @@ def command(
     if warc is not None:
         loaded.tables.setdefault("collect", {})["warc"] = warc
     sections = sections_of(loaded)
-    if benchmarks is not None and not (Path(benchmarks) / "mmlu").is_dir():
-        raise InputError(f"{benchmarks}: no folder mmlu in it; --benchmarks takes a folder with mmlu/dev and mmlu/test")
+    if benchmarks is not None:
+        check_benchmarks(Path(benchmarks))
     run = RunFolder.open(out or sections["run"].folder)
-    loaded.save(run.recipe)
     console = Console(stderr=as_json)
-    chain = Chain(recipe=loaded, sections=sections, run=run, seed=sections["run"].seed, ranks=ranks, benchmarks=benchmarks, full=full)
-    results = run_chain(chain, console)
+    chain = Chain(
+        recipe=loaded, sections=sections, run=run, seed=sections["run"].seed, ranks=ranks, benchmarks=benchmarks, full=full, console=console
+    )
+    with Journal(run.root).claim(Task(id="demo", fingerprint="")):  # one demo at a time in a folder
+        loaded.save(run.recipe)
+        results = run_chain(chain, console)
     if as_json:
         print(json.dumps(results))
         return

@@ -68,21 +68,27 @@ class Journal:
 
     def done(self, task: Task) -> Done | None:
         """The record of the task if it was finished under this fingerprint and every output is still as recorded."""
+        return self.look(task)[0]
+
+    def look(self, task: Task) -> tuple[Done | None, str]:
+        """The record as `done` gives it; where there is none, why a task that was finished once must be done again, else an empty line."""
         path = f"{self.folder}/done/{task.id}.json"
         if not self.store.exists(filesystem(path)[1]):
-            return None
+            return None, ""
         try:
             record = Done(**read_json(path))
         except (InputError, TypeError):
-            return None
+            return None, f"{path} is damaged"
         if record.fingerprint != task.fingerprint:
-            return None
+            return None, "its settings, or those of a stage before it, changed"
         for name, facts in record.outputs.items():
             output = f"{self.root}/{name}"
             inside = filesystem(output)[1]
-            if not self.store.exists(inside) or self.store.size(inside) != facts["bytes"] or sha256_of(output) != facts["sha256"]:
-                return None
-        return record
+            if not self.store.exists(inside):
+                return None, f"{name} is missing"
+            if self.store.size(inside) != facts["bytes"] or sha256_of(output) != facts["sha256"]:
+                return None, f"{name} is not as it was written"
+        return record, ""
 
     def finish(self, task: Task, outputs: list[str], record: dict[str, Any], seconds: float, cpu_seconds: float) -> Done:
         """Hashes the outputs (files, or folders whose files all count; paths relative to the run folder) and writes the record."""
@@ -204,21 +210,32 @@ def alive(holder: dict[str, Any]) -> bool:
 
 
 def run_task(
-    journal: Journal, task: Task, outputs: list[str], work: Callable[[], dict[str, Any]], on_kept: Callable[[Done], None] | None = None
+    journal: Journal,
+    task: Task,
+    outputs: list[str],
+    work: Callable[[], dict[str, Any]],
+    on_kept: Callable[[Done], None] | None = None,
+    on_redone: Callable[[str], None] | None = None,
 ) -> Done:
-    """Does the task unless it is done already; `work` returns the task's record and leaves its outputs complete."""
+    """Does the task unless it is done already; `work` returns the task's record and leaves its outputs complete.
 
-    def kept() -> Done | None:
-        found = journal.done(task)
+    `on_kept` is told the record that stands; `on_redone` why a task that was finished once is done again.
+    """
+
+    def kept() -> tuple[Done | None, str]:
+        found, why_not = journal.look(task)
         if found is not None and on_kept is not None:
             on_kept(found)
-        return found
+        return found, why_not
 
-    if (found := kept()) is not None:
+    if (found := kept()[0]) is not None:
         return found
     with journal.claim(task):
-        if (found := kept()) is not None:  # finished by another worker while we waited for the claim
+        found, why_not = kept()
+        if found is not None:  # finished by another worker while we waited for the claim
             return found
+        if why_not and on_redone is not None:
+            on_redone(why_not)
         begun, cpu_begun = time.perf_counter(), cpu_seconds()
         record = work()
         return journal.finish(task, outputs, record, time.perf_counter() - begun, cpu_seconds() - cpu_begun)
