@@ -52,7 +52,7 @@ def expand(pattern: str) -> list[str]:
     store, inside = filesystem(pattern)
     try:
         found = sorted(store.glob(inside)) if any(mark in inside for mark in "*?[") else [inside] if store.exists(inside) else []
-        files = [name for name in found if not store.isdir(name)]
+        files = [str(name) for name in found if not store.isdir(name)]
     except Exception as error:  # every store has errors of its own: no credentials, no such bucket, no network
         if is_local(pattern):
             raise
@@ -74,7 +74,7 @@ def open_read(path: str | Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """A stream whose bytes appear at `path` all at once, or not at all when the block raises."""
-    text = {"encoding": "utf-8", "newline": "\n"} if "b" not in mode else {}
+    text: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if "b" not in mode else {}
     if not is_local(path):
         with fsspec.open(str(path), mode, **text) as stream:
             yield stream  # type: ignore[misc]

@@ -139,6 +139,7 @@ def page_bytes(file: str) -> bytes:
 
 
 def progress_bar() -> Progress:
-    """A spinner with a count on the error stream."""
+    """A spinner with a count on the error stream; silent where that is no terminal."""
+    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,.0f} pages"), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
