@@ -149,7 +149,7 @@ def pretrain_stage(chain: Chain) -> dict[str, Any]:
 
 
 def leave_other_checkpoints(chain: Chain) -> None:
-    """Removes checkpoints of other settings or other data: the plan says that this stage is to be done anew, so nothing goes on from them."""
+    """Removes checkpoints of other settings or other data, which nothing may go on from: the plan has this stage done anew."""
     from training.checkpoint import CheckpointStore
     from training.job import Job, make_plan
 
@@ -236,6 +236,16 @@ def evaluate_stage(chain: Chain) -> dict[str, Any]:
             )
             record[f"{name}-benchmarks"] = found["tasks"]["mmlu"]["score"]
     return record
+
+
+def benchmark_files(chain: Chain) -> Any:
+    """What decides the scores on the user's benchmarks: how many items, and the files."""
+    from data_pipeline.storage import sha256_of
+
+    if not chain.benchmarks:
+        return None
+    files = sorted((Path(chain.benchmarks) / "mmlu").glob("*/*.csv"))
+    return [chain.full, [[file.parent.name, file.name, sha256_of(file)] for file in files]]
 
 
 def bench_stage(chain: Chain) -> dict[str, Any]:
@@ -502,16 +512,6 @@ def check_benchmarks(folder: Path) -> None:
         raise InputError(f"{folder}: no folder mmlu in it; --benchmarks takes a folder with mmlu/dev and mmlu/test")
     for split in ("dev", "test"):
         read_mmlu(folder / "mmlu", split)
-
-
-def benchmark_files(chain: Chain) -> Any:
-    """What decides the scores on the user's benchmarks: how many items, and the files."""
-    from data_pipeline.storage import sha256_of
-
-    if not chain.benchmarks:
-        return None
-    files = sorted((Path(chain.benchmarks) / "mmlu").glob("*/*.csv"))
-    return [chain.full, [[file.parent.name, file.name, sha256_of(file)] for file in files]]
 
 
 def command(

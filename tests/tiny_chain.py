@@ -81,12 +81,65 @@ top1_budget = 0.0
 check_tokens = 256
 """
 
-WORDS = (
-    "river stone garden winter letter market window bridge teacher harbour forest engine basket candle meadow village lantern orchard "
-    "sailor kitchen journey picture evening morning shoulder whistle blanket thunder compass feather"
-).split()
-SMALL = "the of and with that have in on under behind before after my your her their this every one another some no to be".split()
-VERBS = "carried found painted followed described measured repaired remembered".split()
+WORDS = [
+    "river",
+    "stone",
+    "garden",
+    "winter",
+    "letter",
+    "market",
+    "window",
+    "bridge",
+    "teacher",
+    "harbour",
+    "forest",
+    "engine",
+    "basket",
+    "candle",
+    "meadow",
+    "village",
+    "lantern",
+    "orchard",
+    "sailor",
+    "kitchen",
+    "journey",
+    "picture",
+    "evening",
+    "morning",
+    "shoulder",
+    "whistle",
+    "blanket",
+    "thunder",
+    "compass",
+    "feather",
+]
+SMALL = [
+    "the",
+    "of",
+    "and",
+    "with",
+    "that",
+    "have",
+    "in",
+    "on",
+    "under",
+    "behind",
+    "before",
+    "after",
+    "my",
+    "your",
+    "her",
+    "their",
+    "this",
+    "every",
+    "one",
+    "another",
+    "some",
+    "no",
+    "to",
+    "be",
+]
+VERBS = ["carried", "found", "painted", "followed", "described", "measured", "repaired", "remembered"]
 
 
 def page(seed: int) -> str:
