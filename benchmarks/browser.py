@@ -5,11 +5,8 @@ Reads RUN/package and RUN/synthetic/held_out/exercises.jsonl; writes RUN/browser
 
 import argparse
 import contextlib
-import datetime
 import json
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import InputError
+from data_pipeline.provenance import provenance
 from data_pipeline.storage import read_json_lines, write_json
 from export.package import FILES
 from export.sampling import Sampling
@@ -205,19 +203,35 @@ def check_run(run: Path, count: int, images: Path | None) -> dict[str, Any]:
             questions.append({"id": row["id"], "question": row["question"], "answer": answer["text"], "expected": row["answer"], **verdict})
         facts = browser.execute_script("return document.getElementById('facts').textContent")
         if images:
-            picture_chat(browser, address, [row["question"] for row in spread[:3]], images)
+            picture_chat(browser, address, conversation(package, exercises), images)
         errors = console_errors(browser)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {
-        "machine": f"{platform.machine()} {platform.system()}",
-        "commit": commit,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **provenance("onnxruntime"),
         "facts": facts,
         "questions": questions,
         "equal": sum(one["equal"] for one in questions),
         "accepted": all(one["accepted"] for one in questions),
         "console_errors": errors,
     }
+
+
+def conversation(package: Package, exercises: list[dict[str, Any]], count: int = 3) -> list[str]:
+    """Held-out questions of different families that the package answers rightly in one conversation, for a picture of what it can do.
+
+    Filled up with the file's first ones where it knows fewer. README says that they are chosen.
+    """
+    turns: list[dict[str, str]] = []
+    families: set[str] = set()
+    for row in exercises:
+        if row["family"] in families or len(families) == count:
+            continue
+        asked = [*turns, {"role": "user", "content": row["question"]}]
+        answer = package.generate(asked, max_new_tokens=64)
+        if row["answer"] in answer.removesuffix(".").split():
+            turns = [*asked, {"role": "assistant", "content": answer}]
+            families.add(row["family"])
+    questions = [turn["content"] for turn in turns if turn["role"] == "user"]
+    return [*questions, *(row["question"] for row in exercises if row["question"] not in questions)][:count]
 
 
 def picture_chat(browser: Any, address: str, questions: list[str], folder: Path) -> None:

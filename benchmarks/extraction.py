@@ -6,21 +6,18 @@ as missed. Writes benchmarks/results/extraction.json. Times are CPU seconds of o
 """
 
 import argparse
-import datetime
 import gzip
 import json
-import platform
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import trafilatura
 from resiliparse.parse.html import HTMLTree
 
+from data_pipeline.provenance import provenance
 from data_pipeline.storage import write_json
 from data_pipeline.web.duplicates import signature
 from data_pipeline.web.extract import by_resiliparse, extract_page
@@ -100,14 +97,8 @@ def main() -> None:
         texts = texts or found
         print(f"{name:28}", results[name], flush=True)
     how = Counter(" ".join(filter(None, (one.method, one.why))) for one in map(extract_page, pages.values()))
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-    ).stdout.strip()
     record = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit,
-        "machine": {"cpu": platform.processor() or platform.machine(), "system": platform.platform(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("trafilatura", "resiliparse", "lxml")},
+        **provenance("trafilatura", "resiliparse", "lxml"),
         "pages": len(pages),
         "html_megabytes": round(sum(map(len, pages.values())) / 1e6, 1),
         "extractors": results,

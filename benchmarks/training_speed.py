@@ -7,10 +7,7 @@ so that a busy machine disturbs all alike; tokens per CPU second are given besid
 """
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import numpy as np
 import psutil
 import torch
 
+from data_pipeline.provenance import provenance
 from data_pipeline.tokens.mixture import IGNORED, Row
 from modeling.config import preset
 from modeling.counts import count_parameters
@@ -95,20 +93,6 @@ class Case:
         }
 
 
-def git_commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
@@ -128,10 +112,10 @@ def main() -> None:
             case.run(options.steps)
     results = [case.result() for case in cases]
     facts = {
-        "machine": {"processor": processor(), "cores": psutil.cpu_count(), "threads": options.threads, "load_before": round(load, 2)},
+        **provenance("torch"),
+        "threads": options.threads,
+        "load_before": round(load, 2),
         "torch": torch.__version__,
-        "commit": git_commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": {"preset": "demo", "parameters": count_parameters(preset("demo")), "context": CONTEXT, "rows_per_step": ROWS},
         "results": results,
     }

@@ -5,8 +5,6 @@ measured in the same run with the triad of the STREAM benchmark, a = b + s c, on
 """
 
 import os
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import InputError
+from data_pipeline.provenance import peak_rss_bytes
 from export.session import Package, load_package
 
 TRIAD_VALUES = 1 << 25  # float32 values per array: 128 MiB
@@ -35,7 +34,7 @@ def bench(folder: str | Path, prompt_tokens: int = 512, new_tokens: int = 64, th
     if new_tokens < 1 or prompt_tokens < 1:
         raise InputError(f"{folder}: a context of {package.context} tokens is too short to measure")
     prompt_s, decode_s = measure(package, prompt_tokens, new_tokens)
-    peak = peak_rss()  # before the triad's own arrays and torch
+    peak = peak_rss_bytes()  # before the triad's own arrays and torch
     limits = package.manifest["limits"]
     streamed = limits["weight_bytes_per_token"] + limits["kv_bytes_per_token"] * (prompt_tokens + new_tokens // 2)
     bandwidth = triad_bandwidth(threads)
@@ -75,12 +74,6 @@ def measure(package: Package, prompt_tokens: int, new_tokens: int) -> tuple[floa
         logits = package.runner.feed([token])
         steps.append(time.perf_counter() - began)
     return prompt_s, float(np.median(steps))
-
-
-def peak_rss() -> int:
-    """The most memory this process has held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def triad_bandwidth(threads: int) -> float:

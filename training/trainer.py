@@ -1,8 +1,6 @@
 """Pretraining: the loop, short, and what it hands back."""
 
 import math
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data_pipeline.errors import InputError
+from data_pipeline.provenance import peak_rss_bytes
 from data_pipeline.storage import write_json
 from modeling.checkpoint import Checkpoint
 from modeling.counts import count_parameters
@@ -256,9 +255,3 @@ class Clock:
         steps, seconds = done - (start if self.lap_step is None else self.lap_step), now - self.lap_began
         self.lap_step, self.lap_began = done, now
         return steps, seconds
-
-
-def peak_rss_bytes() -> int:
-    """The most memory this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -45,7 +45,7 @@ def worked_example(problem: Problem, rng: Random) -> str:
     return rng.choice(layouts).format(question=problem.question, reason=problem.reason, answer=problem.answer)
 
 
-def choice_answer(problem: Problem, letter: str, rng: Random, lettered: float = 0.3) -> str:
+def choice_answer(problem: Problem, letter: str, rng: Random, lettered: float = 0.2) -> str:
     """What stands after "Answer:" below four options: the right option's text, or now and then its letter alone.
 
     The text is what a small model learns first: it points at an option and copies it. The letter needs one step more.
@@ -67,7 +67,7 @@ def answer_sheet(problems: list[Problem]) -> str:
     return "\n\n".join(f"Question: {problem.question}\nAnswer: {problem.answer}" for problem in problems) + "\n"
 
 
-def sft_row(problem: Problem, rng: Random, choices: float = 0.75) -> dict[str, Any]:
+def sft_row(problem: Problem, rng: Random, choices: float = 0.65) -> dict[str, Any]:
     """One chat row: a question with four options, or a question with a written answer in either style."""
     if rng.random() < choices:
         question, letter = multiple_choice(problem, rng)
