@@ -1,7 +1,9 @@
 """The stages of the demo: each a call into one room, with what decides its result, what it leaves, and the line it says when done."""
 
+import json
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -240,9 +242,14 @@ def benchmark_files(chain: Chain) -> Any:
 
 
 def bench_stage(chain: Chain) -> dict[str, Any]:
-    from export.bench import bench
-
-    record = bench(chain.run.package, prompt_tokens=128, new_tokens=64)
+    # In a process of its own, so that the peak of its memory is the package's and not that of training.
+    verb = [sys.executable, str(Path(__file__).with_name("phial.py")), "bench", str(chain.run.package)]
+    done = subprocess.run([*verb, "--prompt-tokens", "128", "--json"], capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        raise InputError(done.stderr.strip().removeprefix("phial: "))
+    if done.returncode:
+        raise RuntimeError(f"phial bench ended with {done.returncode}: {done.stderr.strip()}")
+    record = json.loads(done.stdout)
     write_json(chain.run.root / "bench.json", record)
     return record
 
