@@ -139,6 +139,12 @@ def letters(demo: dict[str, Any]) -> str:
     return f"- By letter it reaches {found}; copying the right option's text is what a model of this size learns first.\n"
 
 
+def written(demo: dict[str, Any]) -> str:
+    """How often an answer in its own words is right."""
+    one = demo["exact_answers"]["int4"]
+    return f"- Written answers are exactly right in {score(one)}: it points at a right option far more often than it writes one.\n"
+
+
 def source(demo: dict[str, Any]) -> str:
     """Which run the figures are from."""
     packages = ", ".join(f"{name} {number}" for name, number in demo["machine"]["packages"].items())
@@ -156,7 +162,7 @@ def verbs(_: dict[str, Any]) -> str:
 
 
 BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
-    one.__name__: one for one in (run, scores, families, paired, package, model, letters, source, verbs)
+    one.__name__: one for one in (run, scores, families, paired, package, model, letters, written, source, verbs)
 }
 
 
