@@ -105,7 +105,7 @@ def show_answers(chain: Chain, console: Console, count: int = 3) -> None:
     package = load_package(chain.run.package)
     for row in list(read_json_lines(chain.run.held_out / "exercises.jsonl"))[:count]:
         answer = package.generate([{"role": "user", "content": row["question"]}], max_new_tokens=32)
-        console.print(f"[dim]you[/]    {row['question']}\n[dim]model[/]  {answer.strip()}", highlight=False)
+        console.print(f"[dim]you[/]    {escape(row['question'])}\n[dim]model[/]  {escape(answer.strip())}", highlight=False, soft_wrap=True)
 
 
 def check_benchmarks(folder: Path) -> None:
@@ -153,4 +153,6 @@ def command(
         f"\nchat     phial chat {run.package}"
         f"\nbrowser  phial serve {run.package}",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
