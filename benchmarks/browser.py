@@ -115,7 +115,13 @@ def ask(browser: Any, text: str, seconds: float = 120) -> None:
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
-    browser.find_element(By.ID, "question").send_keys(text, Keys.ENTER)
+    box = browser.find_element(By.ID, "question")
+    first, *others = text.split("\n")
+    box.send_keys(first)
+    for line in others:
+        box.send_keys(Keys.SHIFT + Keys.ENTER)  # Enter alone sends
+        box.send_keys(line)
+    box.send_keys(Keys.ENTER)
     WebDriverWait(browser, seconds, poll_frequency=0.05).until(
         lambda one: one.execute_script("return document.body.dataset.busy === 'false' && document.body.dataset.empty === 'false'")
     )

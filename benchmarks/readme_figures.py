@@ -21,7 +21,7 @@ MODELS = {"base": "pretrained", "sft": "fine-tuned", "dpo": "preferred (DPO)", "
 PAIRS = {"sft_minus_base": "fine-tuned − pretrained", "dpo_minus_sft": "DPO − fine-tuned", "int4_minus_dpo": "4-bit − DPO"}
 SCORINGS = {
     "letter": "the letter's probability (A to D)",
-    "text": "the summed log-probability of each option's text",
+    "text": "the summed log-probability of each option's text and of the answer's end",
     "text_per_byte": "the log-probability of each option's text per byte",
 }
 
@@ -145,6 +145,14 @@ def written(demo: dict[str, Any]) -> str:
     return f"- Written answers are exactly right in {score(one)}: it points at a right option far more often than it writes one.\n"
 
 
+def forgetting(demo: dict[str, Any]) -> str:
+    """What fine-tuning on short rows does to plain text."""
+    before, after = demo["bits_per_byte"]["base"], demo["bits_per_byte"]["sft"]
+    if after <= before:
+        return f"- Fine-tuning keeps plain text: {before:.2f} bits per byte before, {after:.2f} after.\n"
+    return f"- Fine-tuning on short chat rows costs plain text: {before:.2f} bits per byte of documentation before, {after:.2f} after.\n"
+
+
 def source(demo: dict[str, Any]) -> str:
     """Which run the figures are from."""
     packages = ", ".join(f"{name} {number}" for name, number in demo["machine"]["packages"].items())
@@ -162,7 +170,7 @@ def verbs(_: dict[str, Any]) -> str:
 
 
 BLOCKS: dict[str, Callable[[dict[str, Any]], str]] = {
-    one.__name__: one for one in (run, scores, families, paired, package, model, letters, written, source, verbs)
+    one.__name__: one for one in (run, scores, families, paired, package, model, letters, written, forgetting, source, verbs)
 }
 
 

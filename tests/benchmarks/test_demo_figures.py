@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.browser import conversation
 from benchmarks.demo import COPIED, LARGEST_BYTES, LONGEST_LIST, RESULTS, figures, shorten
 from benchmarks.readme_figures import BLOCKS, letters, render, score
 from data_pipeline.errors import InputError
@@ -106,3 +107,18 @@ def test_letter_scoring_at_chance_is_said(kept: dict[str, Any]) -> None:
     assert "at chance (26.0 ± 1.1 %)" in letters(kept)
     kept["multiple_choice"]["dpo"]["letter_accuracy"] = 0.4
     assert "reaches 40.0 ± 1.1 %" in letters(kept)
+
+
+class Answers:
+    """A package that knows one answer, after any number of turns."""
+
+    def generate(self, turns: list[dict[str, str]], max_new_tokens: int) -> str:
+        return "The answer is 80."
+
+
+def test_pictures_show_questions_that_are_answered_rightly() -> None:
+    rows = [("addition", "1 + 1?", "2"), ("largest", "80 or 8?", "80"), ("largest", "80 or 7?", "80"), ("smallest", "80 or 800?", "80")]
+    exercises = [{"family": family, "question": question, "answer": answer} for family, question, answer in rows]
+    package: Any = Answers()
+    assert conversation(package, exercises, 2) == ["80 or 8?", "80 or 800?"]
+    assert conversation(package, exercises, 3) == ["80 or 8?", "80 or 800?", "1 + 1?"]
