@@ -25,7 +25,10 @@ SHORTENED_PATH = re.compile(r"from '/[^'<>]*\.\.\.[^'<>]*'")
 
 # The child: one JSON line in per start, one JSON line out per module on a descriptor of its own, so that what modules print goes nowhere.
 CHILD = r"""
-import importlib, json, os, pydoc, signal, sys, warnings
+import sys
+# Some pages show how the interpreter was started, and its name differs between virtual environments. Before anything keeps a copy.
+sys.executable, sys.orig_argv = "/usr/bin/python3", ["python3"]
+import importlib, json, os, pydoc, signal, warnings
 names, seconds, channel = json.loads(sys.argv[1]), float(sys.argv[2]), os.fdopen(int(sys.argv[3]), "w", encoding="utf-8")
 warnings.simplefilter("ignore")
 signal.signal(signal.SIGVTALRM, signal.SIG_DFL)

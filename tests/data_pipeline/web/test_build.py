@@ -1,6 +1,7 @@
 """Collect and build from end to end: every generated page gets its verdict, nothing personal survives, and the bytes repeat."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,14 @@ def test_held_out_pages_are_chosen_by_their_text() -> None:
     assert chosen(keys, list(range(200)), 0.1, 1) != first
     assert len(chosen(keys[:2], [0, 1], 1e-12, 0)) == 1
     assert chosen(keys, list(range(200)), 0.0, 0) == []
+
+
+def test_pages_do_not_tell_how_the_interpreter_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`platform` keeps sys.executable as a default argument, which pydoc prints; virtual environments name it differently."""
+    other = tmp_path / "another-python"
+    other.symlink_to(Path(sys.executable).resolve())
+    usual = list(library_pages(["platform"], 20.0))
+    monkeypatch.setattr(sys, "executable", str(other))
+    assert list(library_pages(["platform"], 20.0)) == usual
+    assert "architecture" in usual[0].html
+    assert "another-python" not in usual[0].html
