@@ -1,6 +1,7 @@
 """Ten held-out questions in headless Chromium against Python's greedy tokens of the same package: python -m benchmarks.browser RUN
 
-Reads RUN/package and RUN/synthetic/held_out/exercises.jsonl; writes RUN/browser.json, and docs/images/chat-*.png with --images.
+Reads RUN/package and RUN/synthetic/held_out/exercises.jsonl; writes RUN/browser.json, and with --images
+pictures of the chat page and of RUN/report.html.
 """
 
 import argparse
@@ -35,7 +36,7 @@ FLAGS = (
 )
 # Between the page and Python where both multiply float32 activations: only the order of sums differs.
 FLOAT_BOUND = 1e-3
-DESKTOP, PHONE = (1280, 800), (390, 844)
+DESKTOP, PHONE, REPORT = (1280, 800), (390, 844), (1280, 1325)
 
 
 @contextlib.contextmanager
@@ -210,6 +211,8 @@ def check_run(run: Path, count: int, images: Path | None) -> dict[str, Any]:
         facts = browser.execute_script("return document.getElementById('facts').textContent")
         if images:
             picture_chat(browser, address, conversation(package, exercises), images)
+            if (run / "report.html").exists():
+                picture_report(browser, run / "report.html", images)
         errors = console_errors(browser)
     return {
         **provenance("onnxruntime"),
@@ -251,11 +254,18 @@ def picture_chat(browser: Any, address: str, questions: list[str], folder: Path)
         browser.save_screenshot(str(folder / f"{name}.png"))
 
 
+def picture_report(browser: Any, report: Path, folder: Path) -> None:
+    """report.png: the top of the run's report."""
+    set_viewport(browser, REPORT)
+    browser.get(report.resolve().as_uri())
+    browser.save_screenshot(str(folder / "report.png"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder with package/ and synthetic/held_out/exercises.jsonl")
     parser.add_argument("--questions", type=int, default=10)
-    parser.add_argument("--images", type=Path, help="also saves chat-desktop.png and chat-phone.png in this folder")
+    parser.add_argument("--images", type=Path, help="also saves chat-desktop.png, chat-phone.png and report.png in this folder")
     given = parser.parse_args()
     try:
         result = check_run(given.run, given.questions, given.images)
