@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -27,7 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 # What the operating system says when the output folder, not the program, is at fault.
-STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
+STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
 
 
 class LazyGroup(TyperGroup):
@@ -74,9 +75,18 @@ def one_line(error: BaseException) -> str | None:
         return " ".join(usage().split())
     if getattr(error, "exit_code", None) == 2:
         return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-        return f"{error.filename or 'output'}: {os.strerror(error.errno or 0)}; what was complete before is kept"
+    number = system_error(error)
+    if number in STORAGE_ERRORS:
+        return f"{getattr(error, 'filename', None) or 'output'}: {os.strerror(number)}; what was complete before is kept"
     return None
+
+
+def system_error(error: BaseException) -> int:
+    """The operating system's number for an error, 0 where it has none. Libraries in Rust (safetensors) say it only in their text."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\(os error (\d+)\)$", str(error))
+    return int(told[1]) if told else 0
 
 
 def run(arguments: list[str]) -> int:
