@@ -188,7 +188,7 @@ def write_mmlu(path: Path, problems: list[Problem], rng: Random) -> None:
     writer = csv.writer(text, lineterminator="\n")
     for problem in problems:
         options, letter = problem.options(rng)
-        writer.writerow([problem.question, *options, letter])
+        writer.writerow([problem.choice, *options, letter])
     with atomic_write(path, "w") as stream:
         stream.write(text.getvalue())
 

@@ -39,10 +39,13 @@ def held_out_questions(folder: Path) -> list[str]:
     questions = []
     for path in sorted((folder / "held_out" / "mmlu" / "test").glob("*.csv")):
         with path.open(newline="") as stream:
-            questions += [row[0] for row in csv.reader(stream)]
+            questions += [
+                "\n".join([row[0], *(f"{name}. {option}" for name, option in zip("ABCD", row[1:5], strict=True))])
+                for row in csv.reader(stream)
+            ]
     questions += [row["question"] for row in read_json_lines(folder / "held_out" / "exercises.jsonl")]
     for row in read_json_lines(folder / "held_out" / "preferences.jsonl"):
-        questions.append(row["prompt"][0]["content"].split("\nA. ")[0])
+        questions.append(row["prompt"][0]["content"].removesuffix("\nAnswer:"))
     return questions
 
 
@@ -94,7 +97,8 @@ def test_operands_and_wordings_are_disjoint(name: str) -> None:
     train = {draw_problem(family, rng, "train", 0.1).key for _ in range(400)}
     held_out = {draw_problem(family, rng, "held_out", 0.1).key for _ in range(100)}
     assert not train & held_out
-    assert not set(family.wordings) & set(family.held_out_wordings)
+    for wordings in (family.wordings, family.choice_wordings or family.wordings):
+        assert not set(wordings["train"]) & set(wordings["held_out"])
 
 
 def test_the_split_is_a_function_of_the_operands() -> None:
