@@ -84,7 +84,8 @@ def progress_bar(verb: str, silent: bool) -> Iterator[Callable[[int, int, dict[s
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(verb), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[latest]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=silent) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=silent or not console.is_terminal) as bar:
         task = bar.add_task(verb, total=None, latest="loading")
 
         def advance(step: int, steps: int, metrics: dict[str, float]) -> None:

@@ -120,6 +120,8 @@ def one_turn(turn: Any, where: str) -> Turn:
         raise InputError(f"{where}: role must be one of {', '.join(ROLES)}; got {role!r}")
     if not isinstance(content, str):
         raise InputError(f"{where}: content must be a string, got {type(content).__name__}")
+    if any("\ud800" <= letter <= "\udfff" for letter in content):
+        raise InputError(f"{where}: content must be text that UTF-8 can carry; a lone surrogate is in it")
     if not content.strip():
         raise InputError(f"{where}: the {role} turn is empty")
     return {"role": role, "content": content}

@@ -57,6 +57,8 @@ def expand(pattern: str) -> list[str]:
         if is_local(pattern):
             raise
         raise InputError(f"{pattern}: cannot be looked up: {type(error).__name__}: {error}") from error
+    if found and not files:
+        raise InputError(f"{pattern}: a folder; files are needed, for example {pattern.rstrip('/')}/*")
     if not files:
         raise InputError(f"{pattern}: no such file; a path, a URL or a glob that matches at least one file is needed")
     return files if is_local(pattern) else [store.unstrip_protocol(name) for name in files]

@@ -36,7 +36,8 @@ def evaluate(
     from eval.runner import evaluate as run
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bars:
         shown: dict[str, Any] = {}
 
         def progress(task: str, done: int, items: int) -> None:

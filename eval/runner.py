@@ -44,6 +44,8 @@ def evaluate(
     rows = find_benchmarks([tasks] if isinstance(tasks, str) else tasks)
     if limit is not None and limit < 1:
         raise InputError(f"limit = {limit}: at least one item is needed")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens = {max_new_tokens}: an answer needs at least one token")
     if not Path(data).is_dir():
         raise InputError(f"{data}: no such folder; benchmark data is a folder with {'; '.join(row.files for row in rows.values())}")
     read = {name: sampled(row.read(Path(data)), limit, seed) for name, row in rows.items()}

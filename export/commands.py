@@ -9,7 +9,7 @@ import typer
 
 PackageFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A package written by `phial export`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Prints the result as one JSON object.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads; 0 takes one per core.")]
+Threads = Annotated[int, typer.Option(min=0, max=256, help="Threads; 0 takes one per core.")]
 
 
 def export(

@@ -28,6 +28,8 @@ FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+# What `limits` of the manifest must hold.
+NEEDED_LIMITS = ("context", "kv_shape", "kv_bytes_per_token", "weight_bytes_per_token")
 # Conversations whose prompt text and ids the manifest records, so that every runtime can prove that it builds the same prompt.
 GOLDEN_CHATS: tuple[list[dict[str, str]], ...] = (
     [{"role": "user", "content": "Hello, who are you?"}],
@@ -140,10 +142,8 @@ def open_package(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{root / 'manifest.json'}: not a package's manifest")
     if manifest["format"] != FORMAT:
         raise InputError(f"{root}: package format {manifest['format']}; this program reads format {FORMAT}")
-    entries = manifest.get("files")
-    absent = [name for name in FILES if not isinstance(entries, dict) or name not in entries]
-    if absent or not isinstance(entries, dict):
-        raise InputError(f"{root / 'manifest.json'}: does not list {absent[0]}")
+    check_manifest(root / "manifest.json", manifest)
+    entries = manifest["files"]
     for name in FILES:
         path = root / name
         if not path.exists():
@@ -154,3 +154,23 @@ def open_package(folder: str | Path) -> dict[str, Any]:
         if found != entries[name]["sha256"]:
             raise InputError(f"{path}: wrong checksum {found[:12]}, the manifest says {entries[name]['sha256'][:12]}; the file is damaged")
     return manifest
+
+
+def check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """Refuses a manifest that lacks what a runtime reads from it."""
+    entries = manifest.get("files")
+    for name in FILES:
+        if not isinstance(entries, dict) or name not in entries:
+            raise InputError(f"{path}: does not list {name}")
+        if not isinstance(entries[name], dict) or not {"bytes", "sha256"} <= entries[name].keys():
+            raise InputError(f"{path}: bytes and sha256 are needed of {name}, got {entries[name]!r:.80}")
+    for table, names in {"limits": NEEDED_LIMITS, "architecture": ("vocab_size",)}.items():
+        found = manifest.get(table)
+        absent = [name for name in names if not isinstance(found, dict) or name not in found]
+        if absent:
+            raise InputError(f"{path}: {table} lacks {absent[0]}; export the model again")
+    shape, context = manifest["limits"]["kv_shape"], manifest["limits"]["context"]
+    if not isinstance(shape, list) or len(shape) != 4 or not all(isinstance(shape[axis], int) for axis in (1, 3)):
+        raise InputError(f'{path}: kv_shape must be ["batch", heads, "tokens", width], got {shape!r:.80}')
+    if not isinstance(context, int) or context < 1:
+        raise InputError(f"{path}: context must be a number of 1 or more, got {context!r:.80}")

@@ -27,7 +27,10 @@ class Package:
         self.tokenizer: Tokenizer = load_tokenizer(folder)
         self.runner = Runner(folder / "model.onnx", manifest, threads)
         self.context: int = self.runner.context
-        ending = read_json(folder / "generation_config.json")["eos_token_id"]
+        settings = read_json(folder / "generation_config.json")
+        ending = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        if ending is None:
+            raise InputError(f"{folder / 'generation_config.json'}: no eos_token_id; the ids that end an answer are needed")
         self.stop_ids = frozenset(ending if isinstance(ending, list) else [ending])
         if self.tokenizer.get_vocab_size() > self.runner.vocab_size:
             sizes = f"{self.tokenizer.get_vocab_size()} entries, the model {self.runner.vocab_size}"

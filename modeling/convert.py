@@ -21,6 +21,8 @@ def convert_model(source: str | Path, target: str | Path, shard_bytes: int | Non
     """
     source, target = Path(source), Path(target)
     kind = kind_of(source)
+    if source.resolve() in target.resolve().parents:
+        raise ModelError(f"{target}: lies inside {source}, which would be copied into itself; give a folder outside it")
     if target.exists() and not target.is_dir():
         raise ModelError(f"{target}: a file stands there; an empty or new folder is needed")
     if target.is_dir() and any(target.iterdir()):

@@ -26,6 +26,8 @@ def collect_verb(folder: str, warc: str | None, recipe: str | None, overrides: l
     if not recipe:
         for override in overrides:
             loaded.override(override)
+    if warc == "":
+        raise InputError("--warc is empty; give a path, URL or glob, or leave --warc out for the standard library's pages")
     if warc is not None:
         loaded.tables.setdefault("collect", {})["warc"] = warc
     settings = loaded.section("collect", CollectRecipe)

@@ -46,6 +46,7 @@ def test_good_rows_are_read_with_their_lines(tmp_path: Path) -> None:
         ({"messages": [USER, {"role": "bot", "content": "x"}]}, "role must be one of system, user, assistant; got 'bot'"),
         ({"messages": [USER, {"role": "assistant"}]}, "a turn"),
         ({"messages": [USER, {"role": "assistant", "content": 3}]}, "content must be a string, got int"),
+        ({"messages": [USER, {"role": "assistant", "content": "\ud800"}]}, "a lone surrogate"),
     ],
 )
 def test_a_bad_chat_row_is_one_line(tmp_path: Path, second: Any, fault: str) -> None:

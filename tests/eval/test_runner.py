@@ -223,6 +223,7 @@ def test_normalisation() -> None:
         ({"model": "empty"}, "not a model; expected"),
         ({"shots": 7}, "0 to 5 are possible"),
         ({"limit": 0}, "at least one item"),
+        ({"max_new_tokens": 0}, "at least one token"),
         ({"protocol": "mine"}, "no protocol called 'mine'; there is lm-eval, hendrycks"),
         ({"max_new_tokens": 999, "tasks": ["exercises"]}, "does not fit the model's context"),
     ],

@@ -64,6 +64,11 @@ def test_damage_and_absence_have_their_lines(copy: Path, tmp_path: Path) -> None
         ({"format": 2}, "package format 2"),
         ({"files": {}}, "does not list"),
         ({"format": "1"}, "not a package's manifest"),
+        ({"files": {**manifest["files"], "model.onnx": {}}}, "bytes and sha256 are needed"),
+        ({"limits": None}, "limits lacks context"),
+        ({"limits": {**manifest["limits"], "kv_shape": "x"}}, "kv_shape must be"),
+        ({"limits": {**manifest["limits"], "context": -4}}, "context must be"),
+        ({"architecture": {}}, "architecture lacks vocab_size"),
     ):
         (copy / "manifest.json").write_text(json.dumps({**manifest, **change}), encoding="utf-8")
         refused(copy, words)

@@ -221,6 +221,9 @@ def test_conversion_refuses_what_does_not_fit(folder: Path, tmp_path: Path) -> N
         convert_model(tmp_path / "nowhere", tmp_path / "new")
     with pytest.raises(ModelError, match="the folder is not empty"):
         convert_model(folder, folder)
+    with pytest.raises(ModelError, match="lies inside"):
+        convert_model(folder, folder / "inside")
+    assert not (folder / "inside").exists()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"neither config\.json"):
         convert_model(tmp_path / "empty", tmp_path / "new")
