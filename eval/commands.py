@@ -69,11 +69,11 @@ def evaluate(
 
 def print_results(results: dict[str, Any], console: "Console", out: Path) -> None:
     """Scores, families and protocols as tables."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     identity = results["model"]
     console.print(f"[bold]{identity['path']}[/bold] ({identity['kind']}, context {identity['context']})")
-    table = Table("task", "scoring", "score", "±", "items", "chance", "protocol")
+    table = Table(Column("task", no_wrap=True), "scoring", "score", "±", "items", "chance", "protocol")
     for name, task in results["tasks"].items():
         for scoring, score in scorings(task).items():
             chance = "" if name in ("bits_per_byte", "exercises") else f"{task['chance']:.2f}"

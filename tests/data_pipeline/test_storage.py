@@ -144,8 +144,8 @@ def test_expand(tmp_path: Path) -> None:
     assert [Path(one).name for one in storage.expand(f"{tmp_path}/*.warc")] == ["a.warc", "b.warc"]
     assert [Path(one).name for one in storage.expand(str(tmp_path / "c.txt"))] == ["c.txt"]
     assert storage.expand("https://example.org/a?b=*") == ["https://example.org/a?b=*"]
-    for pattern in ("*.none", "none.warc", "d.warc"):
-        with pytest.raises(InputError, match="no such file"):
+    for pattern, says in (("*.none", "no such file"), ("none.warc", "no such file"), ("d.warc", "a folder; files are needed")):
+        with pytest.raises(InputError, match=says):
             storage.expand(f"{tmp_path}/{pattern}")
 
 
