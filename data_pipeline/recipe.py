@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from data_pipeline.errors import InputError
@@ -45,7 +45,7 @@ class RunRecipe(Section):
     """[run]"""
 
     folder: str = "runs/default"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)  # what numpy and torch both take
 
 
 AnySection = TypeVar("AnySection", bound=Section)
