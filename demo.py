@@ -130,6 +130,8 @@ def command(
 ) -> None:
     """The whole chain on this machine: raw pages in, a 4-bit model you can chat with out. Run it again to go on after an interruption."""
     loaded = Recipe.load(recipe, overrides)
+    if warc == "":
+        raise InputError("--warc is empty; a path, URL or glob is needed, or leave it out for the standard library's pages")
     if warc is not None:
         loaded.tables.setdefault("collect", {})["warc"] = warc
     sections = sections_of(loaded)

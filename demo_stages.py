@@ -1,8 +1,8 @@
 """The stages of the demo: each a call into one room, with what decides its result, what it leaves, and the line it says when done."""
 
+import itertools
 import json
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,7 +142,7 @@ def pretrain_stage(chain: Chain) -> dict[str, Any]:
 
 
 def leave_other_checkpoints(chain: Chain) -> None:
-    """Removes checkpoints of other settings or other data, which nothing may go on from: the plan has this stage done anew."""
+    """Puts checkpoints of other settings or other data aside, which nothing may go on from: the plan has this stage done anew."""
     from training.checkpoint import CheckpointStore
     from training.job import Job, make_plan
 
@@ -154,8 +154,9 @@ def leave_other_checkpoints(chain: Chain) -> None:
     try:
         store.latest(lambda line: None)
     except InputError:
-        chain.tell("pretrain: settings or data changed; training starts over, and the checkpoints made before are removed")
-        shutil.rmtree(run.pretrain)
+        aside = next(path for number in itertools.count(1) if not (path := run.root / f"pretrain.{number}").exists())
+        run.pretrain.rename(aside)
+        chain.tell(f"pretrain: settings or data changed; training starts over, what was made before is in {aside}")
 
 
 def sft_stage(chain: Chain) -> dict[str, Any]:

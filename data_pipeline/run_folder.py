@@ -1,5 +1,6 @@
 """Where the stages of one run keep their results: the one place that knows the names."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,8 @@ class RunFolder:
         root = Path(folder)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            probe = root / ".write-probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=root):
+                pass
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"{root}: a file stands there; the run folder must be a folder") from error
         except OSError as error:

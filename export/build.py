@@ -31,9 +31,8 @@ def export_package(
     model, out = Path(model), Path(out)
     if out.resolve() == model.resolve() or out.resolve() in model.resolve().parents:
         raise InputError(f"{out}: the package would replace the model it is made from; give another folder")
-    if out.exists() and (
-        not out.is_dir() or (any(out.iterdir()) and not ((out / "manifest.json").exists() and (out / "model.onnx").exists()))
-    ):
+    # A damaged package, too, has one of its own files; a manifest alone stands in other folders as well.
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not any(out.glob("model.onnx*")))):
         raise InputError(f"{out}: stands there and is no package; give a new folder, an empty one or a package to replace")
     config, context = read_architecture(model, recipe.context)
     weights = WeightFolder(model)

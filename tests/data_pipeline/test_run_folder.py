@@ -1,6 +1,7 @@
 """The run folder is made, or refused in one line."""
 
 import errno
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_a_folder_that_cannot_be_written(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, _: bytes) -> int:
-        raise OSError(number, errno.errorcode[number], str(path))
+    def refuse(dir: Path) -> None:
+        raise OSError(number, errno.errorcode[number], str(dir))
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(InputError, match=f"cannot be written .{errno.errorcode[number]}.; choose another folder with --out"):
         RunFolder.open(tmp_path / "a")
 
