@@ -1,5 +1,6 @@
 """What a figure was measured on: machine, commit, time, peak memory. Every results file says so in this form."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -63,6 +64,10 @@ def commit() -> str:
 
 def peak_rss_bytes(children: bool = False) -> int:
     """The most memory this process has held, in bytes; with `children`, that of its largest ended child where that is more."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if children else (resource.RUSAGE_SELF,)
-    peak = max(resource.getrusage(one).ru_maxrss for one in who)
-    return peak if sys.platform == "darwin" else peak * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    with contextlib.suppress(OSError, StopIteration):
+        # A process started by a large one inherits that one's ru_maxrss; the high-water mark of its own memory starts anew.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit) if children else peak
