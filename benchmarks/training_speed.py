@@ -18,10 +18,10 @@ import torch
 
 from data_pipeline.provenance import provenance
 from data_pipeline.tokens.mixture import IGNORED, Row
-from modeling.config import preset
 from modeling.counts import count_parameters
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
+from modeling.presets import preset
 from training.batches import BatchPlan, read_batch
 from training.engine import PlainEngine
 from training.recipe import PretrainRecipe

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from modeling.errors import ModelError
 
@@ -21,12 +21,43 @@ class LongRope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockSparse:
+    """Which blocks of keys a query sees in a sparse layer of phi-3-small (arXiv 2404.14219, section 2; constants from its configuration).
+
+    Positions are cut into blocks of `block`. The query of block i sees block j <= i when i - j < local_blocks, or when
+    (j + h * step + 1) % vertical_stride == 0 for its head h of `num_heads`, with step = max(1, vertical_stride // num_heads), or 0 where
+    `same_heads`; within a block it sees no later key. Layer n (from 0) is dense when (n + 1) % dense_every == 0.
+    """
+
+    block: int = 64
+    local_blocks: int = 16
+    vertical_stride: int = 8
+    dense_every: int = 2
+    same_heads: bool = False
+
+    def is_dense(self, layer: int) -> bool:
+        """Whether that layer sees every earlier key."""
+        return (layer + 1) % self.dense_every == 0
+
+    def head_offset(self, head: int, num_heads: int) -> int:
+        """r such that the head's vertical blocks are those with (j + r) % vertical_stride == 0; heads of equal r see the same blocks."""
+        step = 0 if self.same_heads else max(1, self.vertical_stride // num_heads)
+        return (head * step + 1) % self.vertical_stride
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """Everything that decides a decoder's shapes and arithmetic; nonsense is refused with the numbers that disagree.
 
     `window_keys` counts the keys that a token attends to, itself included, as transformers counts `sliding_window`; None is no window.
     `max_positions` is the longest context, `original_max_positions` the longest before longrope stretched it (None: the same).
     `eos_ids` are the ids that end generation; an empty tuple where the tokenizer is not known yet.
+
+    The rest is phi-3-small's, and off elsewhere. `norm` "layer" is LayerNorm with biases, `biased` gives each projection of a layer a bias,
+    `feed_forward` "geglu" interleaves gate and linear rows and clamps both at `geglu_limit`, `grouped_qkv` orders the fused rows
+    [q..q, k, v] per key head instead of [Q | K | V]. `mup` makes attention's scale 1/head_dim instead of 1/sqrt(head_dim), multiplies
+    embeddings by `embedding_multiplier` and divides logits by `logits_divisor`, which is the width over the width of muP's base model.
+    Logits of `dummy_ids`, entries that name no token, are -inf. Dropout acts in training mode only.
     """
 
     vocab_size: int
@@ -47,17 +78,39 @@ class DecoderConfig:
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
+    norm: Literal["rms", "layer"] = "rms"
+    biased: bool = False
+    feed_forward: Literal["swiglu", "geglu"] = "swiglu"
+    geglu_limit: float = 20.0
+    grouped_qkv: bool = False
+    mup: bool = False
+    embedding_multiplier: float = 1.0
+    logits_divisor: float = 1.0
+    blocksparse: BlockSparse | None = None
+    dummy_ids: tuple[int, ...] = ()
+    embedding_dropout: float = 0.0
+    feed_forward_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_counts()
         self._check_heads()
         self._check_rope()
         self._check_ids()
+        self._check_small()
 
     @property
     def head_dim(self) -> int:
         """Features per head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def attention_scale(self) -> float:
+        """What multiplies the scores."""
+        return 1.0 / self.head_dim if self.mup else self.head_dim**-0.5
+
+    def sparse_in(self, layer: int) -> bool:
+        """Whether that layer (from 0) attends blocksparsely."""
+        return self.blocksparse is not None and not self.blocksparse.is_dense(layer)
 
     @property
     def rotary_dim(self) -> int:
@@ -93,6 +146,8 @@ class DecoderConfig:
             if isinstance(values.get("rope_scaling"), dict):
                 rope: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in values["rope_scaling"].items()}
                 values["rope_scaling"] = LongRope(**rope)
+            if isinstance(values.get("blocksparse"), dict):
+                values["blocksparse"] = BlockSparse(**values["blocksparse"])
             return cls(**values)
         except TypeError as error:
             raise ModelError(f"not a decoder's configuration: {error}") from error
@@ -138,79 +193,35 @@ class DecoderConfig:
                 raise ModelError(f"rope_scaling {name} must be numbers above 0, got {bad[0]!r}")
 
     def _check_ids(self) -> None:
-        named = [("bos_id", self.bos_id), ("pad_id", self.pad_id), *(("eos_ids", one) for one in self.eos_ids)]
+        named = [
+            ("bos_id", self.bos_id),
+            ("pad_id", self.pad_id),
+            *(("eos_ids", one) for one in self.eos_ids),
+            *(("dummy_ids", one) for one in self.dummy_ids),
+        ]
         for name, value in named:
             if value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < self.vocab_size:
                 raise ModelError(f"{name} must be a token id from 0 to vocab_size-1={self.vocab_size - 1}, got {value!r}")
 
-
-PHI3_MINI_4K = DecoderConfig(
-    vocab_size=32_064,
-    hidden_size=3072,
-    intermediate_size=8192,
-    num_layers=32,
-    num_heads=32,
-    num_kv_heads=32,
-    max_positions=4096,
-    window_keys=2047,
-    bos_id=1,
-    eos_ids=(32_000, 32_007),
-    pad_id=32_000,
-)
-
-PHI3_MEDIUM_4K = DecoderConfig(
-    vocab_size=32_064,
-    hidden_size=5120,
-    intermediate_size=17_920,
-    num_layers=40,
-    num_heads=40,
-    num_kv_heads=10,
-    max_positions=4096,
-    window_keys=2047,
-    bos_id=1,
-    eos_ids=(32_000, 32_007),
-    pad_id=32_000,
-)
-
-# About 3M parameters: what two CPU cores can teach something in minutes. Token ids come with the tokenizer.
-DEMO = DecoderConfig(
-    vocab_size=4096,
-    hidden_size=192,
-    intermediate_size=512,
-    num_layers=5,
-    num_heads=6,
-    num_kv_heads=6,
-    max_positions=512,
-    tied=True,
-)
-
-# For tests: every part at the smallest size that still has several heads, grouped keys and a window.
-TINY = DecoderConfig(
-    vocab_size=128,
-    hidden_size=32,
-    intermediate_size=48,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    max_positions=64,
-    window_keys=21,
-    bos_id=1,
-    eos_ids=(2, 3),
-    pad_id=2,
-)
-
-PRESETS: dict[str, DecoderConfig] = {
-    "phi3-mini-4k": PHI3_MINI_4K,
-    "phi3-medium-4k": PHI3_MEDIUM_4K,
-    "demo": DEMO,
-    "tiny": TINY,
-}
-
-
-def preset(name: str) -> DecoderConfig:
-    """The member of that name; another name is an error that lists them."""
-    if name not in PRESETS:
-        raise ModelError(f"no decoder preset {name!r}; there is {', '.join(PRESETS)}")
-    return PRESETS[name]
+    def _check_small(self) -> None:
+        for name, allowed in (("norm", ("rms", "layer")), ("feed_forward", ("swiglu", "geglu"))):
+            if getattr(self, name) not in allowed:
+                raise ModelError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("geglu_limit", "embedding_multiplier", "logits_divisor"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+                raise ModelError(f"{name} must be a number above 0, got {value!r}")
+        for name in ("embedding_dropout", "feed_forward_dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+                raise ModelError(f"{name} must be at least 0 and below 1, got {value!r}")
+        if self.blocksparse is None:
+            return
+        if self.window_keys is not None:
+            raise ModelError(f"blocksparse attention has no window, got window_keys={self.window_keys}")
+        for name in ("block", "local_blocks", "vertical_stride", "dense_every"):
+            value = getattr(self.blocksparse, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ModelError(f"blocksparse {name} must be a whole number of at least 1, got {value!r}")

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeling.attention import attention_mask, check_backend, document_positions
+from modeling.backends import check_backend, start_pass
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 from modeling.kv_cache import KVCache
 from modeling.layer import Layer
 from modeling.loss import fused_next_token_loss
-from modeling.norm import RMSNorm
+from modeling.norm import build_norm
 from modeling.rope import Factors, factors_for, rotary_tables
+from modeling.visible import Visible, document_positions, document_runs
 
 
 class Decoder(nn.Module):
     """A phi-3 decoder; its logits equal transformers' `Phi3ForCausalLM` bit for bit on a CPU.
 
-    `attention` names the backend (`modeling.attention.BACKENDS`). `rope_factors` says which longrope set rotates: "auto" goes by the
+    `attention` names the backend (`modeling.backends.BACKENDS`). `rope_factors` says which longrope set rotates: "auto" goes by the
     longest position of the batch as the reference does; training sets "short" or "long", because with packed rows one long document would
     otherwise change the numbers of every short one. Parameters start as torch's defaults; `modeling.initialise.initialise` or
     `load_decoder` fills them.
@@ -34,7 +35,7 @@ class Decoder(nn.Module):
         self.rope_factors = rope_factors
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.norm = build_norm(config)
         self.head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
@@ -48,6 +49,7 @@ class Decoder(nn.Module):
         positions_BT: Tensor | None = None,
         documents_BT: Tensor | None = None,
         cache: KVCache | None = None,
+        padding_B: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V) in the weights' dtype.
 
@@ -55,9 +57,13 @@ class Decoder(nn.Module):
         positions_BT  the place of each token; by default it counts from what the cache holds, or from each document's start
         documents_BT  integers that differ between neighbouring documents of a packed row; a token sees its own document only
         cache         tokens seen before; the new ones are added to it
+        padding_B     how many tokens at the left of each row, cache included, are padding: never seen, and positions count after them
         """
-        hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT, cache)
-        return functional.linear(hidden_BTD, self.head_weight)
+        hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT, cache, padding_B)
+        logits_BTV = functional.linear(hidden_BTD, self.head_weight)
+        if self.config.dummy_ids:
+            logits_BTV = logits_BTV.index_fill(-1, torch.tensor(self.config.dummy_ids, device=ids_BT.device), -torch.inf)
+        return logits_BTV
 
     def loss(
         self,
@@ -70,7 +76,9 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """`next_token_loss` of the logits, without ever holding more than `chunk_tokens` rows of them."""
         hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT)
-        return fused_next_token_loss(hidden_BTD, self.head_weight, targets_BT, z_loss=z_loss, chunk_tokens=chunk_tokens)
+        return fused_next_token_loss(
+            hidden_BTD, self.head_weight, targets_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, never_ids=self.config.dummy_ids
+        )
 
     def hidden_states(
         self,
@@ -78,29 +86,41 @@ class Decoder(nn.Module):
         positions_BT: Tensor | None = None,
         documents_BT: Tensor | None = None,
         cache: KVCache | None = None,
+        padding_B: Tensor | None = None,
     ) -> Tensor:
         """What the head reads, (B, T, D); arguments as in `forward`."""
-        tokens = self._check(ids_BT, positions_BT, documents_BT, cache)
+        tokens = self._check(ids_BT, positions_BT, documents_BT, cache, padding_B)
         held = 0 if cache is None else cache.length
+        runs_BT = None if documents_BT is None else document_runs(documents_BT)
         if positions_BT is None:
-            if documents_BT is None:
-                positions_BT = torch.arange(held, held + tokens, device=ids_BT.device)[None]
-            else:
-                positions_BT = document_positions(documents_BT)
+            positions_BT = torch.arange(held, held + tokens, device=ids_BT.device)[None] if runs_BT is None else document_positions(runs_BT)
+            if padding_B is not None:
+                positions_BT = (positions_BT - padding_B[:, None]).clamp(min=0)
         factors = self._factors(positions_BT, cache)
-        x_BTD = self.embedding(ids_BT)
+        x_BTD = self.embed(ids_BT)
         device = ids_BT.device.type
         # Queries and keys leave their products in autocast's dtype; tables of the same dtype keep the rotation from widening them.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BTD.dtype
         tables = rotary_tables(self.config, positions_BT, factors, dtype)
-        always = self.backend == "eager"
-        mask_B1TS = attention_mask(self.config, tokens, held + tokens, documents_BT, ids_BT.device, always)
+        visible = Visible(
+            num_queries=tokens, num_keys=held + tokens, window_keys=self.config.window_keys, runs_BT=runs_BT, first_B=padding_B
+        )
+        attend = start_pass(self.backend, self.config, visible, ids_BT.device)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, tables, mask_B1TS, cache, self.backend)
+            x_BTD = layer(x_BTD, tables, attend, cache)
         if cache is not None:
             cache.factors = factors
             cache.advance(tokens)
-        return self.norm(x_BTD)
+        hidden_BTD = self.norm(x_BTD)
+        # Dividing here is dividing the logits: exact for a power of two, as phi-3-small's 8 is.
+        return hidden_BTD if self.config.logits_divisor == 1.0 else hidden_BTD / self.config.logits_divisor
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """What the first layer reads, (B, T, D)."""
+        x_BTD = self.embedding(ids_BT)
+        if self.config.embedding_multiplier != 1.0:
+            x_BTD = x_BTD * self.config.embedding_multiplier
+        return functional.dropout(x_BTD, self.config.embedding_dropout, self.training) if self.config.embedding_dropout else x_BTD
 
     def _factors(self, positions_BT: Tensor, cache: KVCache | None) -> Factors:
         factors = factors_for(self.config, positions_BT) if self.rope_factors == "auto" else cast(Factors, self.rope_factors)
@@ -111,7 +131,14 @@ class Decoder(nn.Module):
             )
         return factors
 
-    def _check(self, ids_BT: Tensor, positions_BT: Tensor | None, documents_BT: Tensor | None, cache: KVCache | None) -> int:
+    def _check(
+        self,
+        ids_BT: Tensor,
+        positions_BT: Tensor | None,
+        documents_BT: Tensor | None,
+        cache: KVCache | None,
+        padding_B: Tensor | None,
+    ) -> int:
         """Shapes only: reading values would stall an accelerator."""
         if ids_BT.ndim != 2 or ids_BT.shape[1] == 0:
             raise ModelError(f"ids must be (batch, tokens) with at least one token, got the shape {tuple(ids_BT.shape)}")
@@ -122,6 +149,10 @@ class Decoder(nn.Module):
         for name, given in (("positions", positions_BT), ("documents", documents_BT)):
             if given is not None and given.shape not in ((batch, tokens), (1, tokens)):
                 raise ModelError(f"{name} have the shape {tuple(given.shape)} where ids have {(batch, tokens)}")
+        if padding_B is not None and padding_B.shape != (batch,):
+            raise ModelError(f"padding has the shape {tuple(padding_B.shape)} where one number for each of {batch} rows is needed")
+        if padding_B is not None and documents_BT is not None:
+            raise ModelError("packed rows have no padding on the left; number it as a document of its own")
         if cache is not None:
             if documents_BT is not None:
                 raise ModelError("packed documents cannot be decoded with a cache; give each document its own row")

@@ -17,12 +17,15 @@ def initialise(decoder: Decoder, generator: torch.Generator) -> Decoder:
     config = decoder.config
     with torch.no_grad():
         for module in decoder.modules():
-            if isinstance(module, RMSNorm):
+            if isinstance(module, RMSNorm | nn.LayerNorm):
                 module.weight.fill_(1.0)
             elif isinstance(module, nn.Linear | nn.Embedding):
                 drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
                 drawn.normal_(0.0, config.initializer_range, generator=generator)
                 module.weight.copy_(drawn)
+            bias = getattr(module, "bias", None)
+            if isinstance(bias, nn.Parameter):
+                bias.zero_()
         if config.pad_id is not None:
             decoder.embedding.weight[config.pad_id] = 0.0
     return decoder

@@ -1,14 +1,15 @@
 """One layer: attention, then the feed-forward block, each normalised before and added to the stream."""
 
-# B batch, T tokens, S keys, D width.
+# B batch, T tokens, D width.
 
 from torch import Tensor, nn
 
 from modeling.attention import Attention
+from modeling.backends import Attend
 from modeling.config import DecoderConfig
-from modeling.feed_forward import FeedForward
+from modeling.feed_forward import build_feed_forward
 from modeling.kv_cache import KVCache
-from modeling.norm import RMSNorm
+from modeling.norm import build_norm
 
 
 class Layer(nn.Module):
@@ -16,13 +17,11 @@ class Layer(nn.Module):
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attention_norm = build_norm(config)
         self.attention = Attention(config, layer)
-        self.feed_forward_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = build_norm(config)
+        self.feed_forward = build_feed_forward(config)
 
-    def forward(
-        self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask_B1TS: Tensor | None, cache: KVCache | None, backend: str
-    ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), tables, mask_B1TS, cache, backend)
+    def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], attend: Attend, cache: KVCache | None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), tables, attend, cache)
         return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))

@@ -29,36 +29,58 @@ def count_targets(targets_BT: Tensor) -> Tensor:
     return (targets_BT != IGNORED).sum().clamp(min=1)
 
 
-def fused_next_token_loss(hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, z_loss: float = 0.0, chunk_tokens: int = 1024) -> Tensor:
+def fused_next_token_loss(
+    hidden_BTD: Tensor,
+    head_VD: Tensor,
+    targets_BT: Tensor,
+    z_loss: float = 0.0,
+    chunk_tokens: int = 1024,
+    never_ids: tuple[int, ...] = (),
+) -> Tensor:
     """`next_token_loss(hidden @ head.T, targets)` whose logits exist for `chunk_tokens` tokens at a time.
 
     The gradients are taken in the same pass, chunk by chunk, so that no logits are kept for the way back. Under autocast the products run
-    in its dtype; the softmax is float32 always.
+    in its dtype; the softmax is float32 always. `never_ids` are entries whose logits are -inf.
     """
-    return FusedLoss.apply(hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens)  # type: ignore[no-any-return]
+    return FusedLoss.apply(hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids)  # type: ignore[no-any-return]
 
 
 class FusedLoss(torch.autograd.Function):
     """Head product and cross-entropy as one operation with the gradient written out: d loss / d logits = (softmax - onehot) / count."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, z_loss: float, chunk_tokens: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden_BTD: Tensor,
+        head_VD: Tensor,
+        targets_BT: Tensor,
+        z_loss: float,
+        chunk_tokens: int,
+        never_ids: tuple[int, ...],
+    ) -> Tensor:
         device = hidden_BTD.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype
         with torch.autocast(device, enabled=False), torch.no_grad():
-            return run_chunks(ctx, hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, dtype)
+            return run_chunks(ctx, hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids, dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         grad_hidden_BTD, grad_head_VD = ctx.saved_tensors
         (scale,) = grads
         hidden = grad_hidden_BTD * scale if ctx.needs_input_grad[0] else None
         head = grad_head_VD * scale.to(grad_head_VD.dtype) if ctx.needs_input_grad[1] else None
-        return hidden, head, None, None, None
+        return hidden, head, None, None, None, None
 
 
 def run_chunks(
-    ctx: Any, hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, z_loss: float, chunk_tokens: int, dtype: torch.dtype
+    ctx: Any,
+    hidden_BTD: Tensor,
+    head_VD: Tensor,
+    targets_BT: Tensor,
+    z_loss: float,
+    chunk_tokens: int,
+    never_ids: tuple[int, ...],
+    dtype: torch.dtype,
 ) -> Tensor:
     """The loss, with both gradients saved in `ctx`."""
     rows_D = hidden_BTD.flatten(0, -2)
@@ -74,6 +96,8 @@ def run_chunks(
         kept_C1 = (targets_C != IGNORED)[:, None]
         safe_C1 = torch.where(kept_C1, targets_C[:, None], 0)
         logits_CV = functional.linear(chunk_CD, weight_VD).float()
+        if never_ids:
+            logits_CV[:, list(never_ids)] = -torch.inf
         lse_C1 = logits_CV.logsumexp(-1, keepdim=True)
         total += ((lse_C1 - logits_CV.gather(1, safe_C1) + z_loss * lse_C1.square()) * kept_C1).sum()
         if grad_hidden is None and grad_head_VD is None:

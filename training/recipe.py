@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from data_pipeline.recipe import Section
 from data_pipeline.tokens.mixture import PhaseRecipe
-from modeling.config import DecoderConfig, preset
+from modeling.config import DecoderConfig
+from modeling.presets import preset
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import torch
 
-from modeling.config import TINY, DecoderConfig, LongRope
+from modeling.config import DecoderConfig, LongRope
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
+from modeling.presets import TINY
 
 MEMBERS: dict[str, DecoderConfig] = {
     "mha": dataclasses.replace(TINY, num_kv_heads=4, window_keys=None),

@@ -8,19 +8,18 @@ from small_decoders import MEMBERS, random_decoder, random_ids
 from transformers import Phi3ForCausalLM
 
 from modeling import save_decoder
-from modeling.attention import attention_mask, document_positions
-from modeling.config import TINY
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
 from modeling.kv_cache import KVCache
+from modeling.presets import TINY
+from modeling.visible import Visible, dense_mask, document_positions
 
 DOCUMENTS = torch.tensor([[4] * 10 + [7] * 22 + [4] * 8])  # an id that comes back is another document
 
 
 @pytest.mark.parametrize("window", [1, 5, 21])
 def test_the_window_holds_exactly_its_keys(window: int) -> None:
-    mask = attention_mask(dataclasses.replace(TINY, window_keys=window), 40, 40, None, torch.device("cpu"))
-    assert mask is not None
+    mask = dense_mask(Visible(num_queries=40, num_keys=40, window_keys=window), torch.device("cpu"))
     assert mask.sum(-1).flatten().tolist() == [min(position + 1, window) for position in range(40)]
 
 

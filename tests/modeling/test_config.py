@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 
-from modeling.config import DEMO, PHI3_MEDIUM_4K, PHI3_MINI_4K, PRESETS, TINY, DecoderConfig, LongRope, preset
+from modeling.config import DecoderConfig, LongRope
 from modeling.counts import count_parameters, kv_cache_bytes_per_token
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
+from modeling.presets import DEMO, PHI3_MEDIUM_4K, PHI3_MINI_4K, PRESETS, TINY, preset
 
 
 @pytest.mark.parametrize(("config", "count"), [(PHI3_MINI_4K, 3_821_079_552), (PHI3_MEDIUM_4K, 13_960_238_080)])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from small_decoders import MEMBERS, random_decoder, random_ids
 
-from modeling.config import TINY
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from modeling.loss import fused_next_token_loss, next_token_loss
+from modeling.presets import TINY
 
 
 def expected_loss(logits_BTV: torch.Tensor, targets_BT: torch.Tensor, z_loss: float) -> torch.Tensor:

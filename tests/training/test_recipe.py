@@ -7,9 +7,9 @@ import pytest
 
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Recipe
-from modeling.config import preset
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
+from modeling.presets import preset
 from training.batches import BatchPlan
 from training.job import Job, make_plan
 from training.metrics import Metrics, read_metrics

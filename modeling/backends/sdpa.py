@@ -1,0 +1,29 @@
+"""torch's fused attention (`scaled_dot_product_attention`)."""
+
+# B batch, T query tokens, S key tokens, N query heads, K key/value heads, H features per head.
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from modeling.backends.masks import Masks, spread
+from modeling.config import DecoderConfig
+from modeling.visible import Visible
+
+
+class Sdpa:
+    """Without a mask the queries are causal over keys of the same length, or one query sees every key."""
+
+    def __init__(self, config: DecoderConfig, visible: Visible, device: torch.device) -> None:
+        self.masks = Masks(config, visible, device)
+
+    def __call__(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, sparse: bool, scale: float) -> Tensor:
+        mask_BNTS = self.masks.of(sparse)
+        groups = q_BNTH.shape[1] // k_BKSH.shape[1]
+        native = groups > 1 and mask_BNTS is None
+        if groups > 1 and not native:
+            k_BKSH, v_BKSH = spread(k_BKSH, groups), spread(v_BKSH, groups)
+        causal = mask_BNTS is None and q_BNTH.shape[2] > 1
+        return functional.scaled_dot_product_attention(
+            q_BNTH, k_BKSH, v_BKSH, attn_mask=mask_BNTS, is_causal=causal, scale=scale, enable_gqa=native
+        )
