@@ -59,10 +59,13 @@ class Decoder(nn.Module):
         cache         tokens seen before; the new ones are added to it
         padding_B     how many tokens at the left of each row, cache included, are padding: never seen, and positions count after them
         """
-        hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT, cache, padding_B)
+        return self.logits(self.hidden_states(ids_BT, positions_BT, documents_BT, cache, padding_B))
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """The head alone: `hidden_states` (..., D), or a choice of its rows, to logits (..., V)."""
         logits_BTV = functional.linear(hidden_BTD, self.head_weight)
         if self.config.dummy_ids:
-            logits_BTV = logits_BTV.index_fill(-1, torch.tensor(self.config.dummy_ids, device=ids_BT.device), -torch.inf)
+            logits_BTV = logits_BTV.index_fill(-1, torch.tensor(self.config.dummy_ids, device=hidden_BTD.device), -torch.inf)
         return logits_BTV
 
     def loss(
@@ -102,8 +105,11 @@ class Decoder(nn.Module):
         # Queries and keys leave their products in autocast's dtype; tables of the same dtype keep the rotation from widening them.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BTD.dtype
         tables = rotary_tables(self.config, positions_BT, factors, dtype)
+        kept = 0 if cache is None else cache.kept(tokens)
+        # Keys that the cache has let go were the leftmost ones, padding among them.
+        first_B = None if padding_B is None else (padding_B - (held - kept)).clamp(min=0)
         visible = Visible(
-            num_queries=tokens, num_keys=held + tokens, window_keys=self.config.window_keys, runs_BT=runs_BT, first_B=padding_B
+            num_queries=tokens, num_keys=kept + tokens, window_keys=self.config.window_keys, runs_BT=runs_BT, first_B=first_B
         )
         attend = start_pass(self.backend, self.config, visible, ids_BT.device)
         for layer in self.layers:
@@ -124,6 +130,8 @@ class Decoder(nn.Module):
 
     def _factors(self, positions_BT: Tensor, cache: KVCache | None) -> Factors:
         factors = factors_for(self.config, positions_BT) if self.rope_factors == "auto" else cast(Factors, self.rope_factors)
+        if cache is not None and cache.factors == "long" and self.rope_factors == "auto":
+            factors = "long"  # the whole text decides, of which these may be the first tokens
         if cache is not None and cache.factors not in (None, factors):
             raise ModelError(
                 f"the cache was filled with {cache.factors} rope factors and from position {self.config.original_positions} on "

@@ -1,6 +1,6 @@
 """Keys and values of the tokens seen so far, so that a new token costs one step instead of the whole text."""
 
-# B batch, K key/value heads, T new tokens, S tokens held, H features per head.
+# B batch, K key/value heads, T new tokens, S tokens held and new, H features per head, R chosen rows.
 
 import torch
 from torch import Tensor
@@ -8,11 +8,16 @@ from torch import Tensor
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 
+# Rows that a windowed cache holds beyond its window: the window moves to the front once per so many tokens, not at every one.
+SLACK = 256
+
 
 class KVCache:
-    """Room for `capacity` tokens in every layer, filled in place.
+    """Room for texts of `capacity` tokens in every layer, filled in place.
 
-    `factors` remembers which longrope set rotated the keys: they cannot be mixed, so a decoder refuses to go on with the other.
+    Under a window, keys that no later query can see are let go: at most window_keys - 1 + 256 tokens are held, however long the text.
+    `length` counts the tokens of the text, `held` those whose keys are here. `factors` remembers which longrope set rotated the keys: they
+    cannot be mixed, so a decoder refuses to go on with the other.
     """
 
     def __init__(
@@ -25,17 +30,22 @@ class KVCache:
     ) -> None:
         if not 1 <= capacity <= config.max_positions:
             raise ModelError(f"a cache holds 1 to max_positions={config.max_positions} tokens, got capacity={capacity}")
-        shape = (config.num_layers, batch_size, config.num_kv_heads, capacity, config.head_dim)
+        self.config = config
+        # A query sees this many keys before its own; None: all.
+        self.reach = None if config.window_keys is None else config.window_keys - 1
+        self.rows = capacity if self.reach is None else min(capacity, self.reach + SLACK)
+        shape = (config.num_layers, batch_size, config.num_kv_heads, self.rows, config.head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.capacity = capacity
         self.batch_size = batch_size
         self.length = 0
+        self.held = 0
         self.factors: str | None = None
 
     def reset(self) -> None:
         """Forgets everything; the memory is kept."""
-        self.length = 0
+        self.length = self.held = 0
         self.factors = None
 
     def check_room(self, batch_size: int, num_tokens: int) -> None:
@@ -45,13 +55,54 @@ class KVCache:
         if self.length + num_tokens > self.capacity:
             raise ModelError(f"the cache holds {self.capacity} tokens; {self.length} are there and {num_tokens} more came")
 
+    def kept(self, num_tokens: int) -> int:
+        """How many of the held tokens stay visible when `num_tokens` more come: all while there is room, else those within reach."""
+        if self.reach is None or self.held + num_tokens <= self.rows:
+            return self.held
+        return min(self.held, self.reach)
+
     def write(self, layer: int, k_BKTH: Tensor, v_BKTH: Tensor) -> tuple[Tensor, Tensor]:
-        """Puts the new tokens behind those held; returns all keys and values, (B, K, S, H). `advance` counts them once per forward pass."""
-        end = self.length + k_BKTH.shape[2]
-        self.keys[layer, :, :, self.length : end] = k_BKTH
-        self.values[layer, :, :, self.length : end] = v_BKTH
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        """Puts the new tokens behind those kept; returns all their keys and values, (B, K, S, H), S = kept + T.
+
+        `advance` counts the new tokens, once per forward pass.
+        """
+        return self._append(self.keys[layer], k_BKTH), self._append(self.values[layer], v_BKTH)
+
+    def _append(self, buffer_BKSH: Tensor, new_BKTH: Tensor) -> Tensor:
+        tokens = new_BKTH.shape[2]
+        kept, end = self.kept(tokens), self.held + tokens
+        if kept == self.held and end <= self.rows:
+            buffer_BKSH[:, :, self.held : end] = new_BKTH
+            return buffer_BKSH[:, :, :end]
+        all_BKSH = torch.cat((buffer_BKSH[:, :, self.held - kept : self.held], new_BKTH), dim=2)
+        stays = self._stays(tokens)
+        buffer_BKSH[:, :, :stays] = all_BKSH[:, :, all_BKSH.shape[2] - stays :]
+        return all_BKSH
+
+    def _stays(self, num_tokens: int) -> int:
+        """Tokens held after `num_tokens` more."""
+        if self.reach is None or self.held + num_tokens <= self.rows:
+            return self.held + num_tokens
+        return min(self.kept(num_tokens) + num_tokens, self.reach)
 
     def advance(self, num_tokens: int) -> None:
         """Counts the tokens that every layer has written."""
+        self.held = self._stays(num_tokens)
         self.length += num_tokens
+
+    def rewind(self, length: int) -> bool:
+        """Forgets the tokens after the first `length`; False, with nothing changed, where keys that these need were let go."""
+        held = self.held - (self.length - length)
+        if held < (length if self.reach is None else min(length, self.reach)):
+            return False
+        self.held, self.length = held, length
+        return True
+
+    def take(self, rows_R: Tensor, capacity: int) -> "KVCache":
+        """A cache of other rows: row r of it is a copy of this one's row rows_R[r]; this one stays as it is."""
+        other = KVCache(self.config, len(rows_R), max(capacity, self.length), self.keys.dtype, self.keys.device)
+        stays = min(self.held, other.rows)
+        other.keys[:, :, :, :stays] = self.keys[:, rows_R, :, self.held - stays : self.held]
+        other.values[:, :, :, :stays] = self.values[:, rows_R, :, self.held - stays : self.held]
+        other.length, other.held, other.factors = self.length, stays, self.factors
+        return other

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from modeling.config import DecoderConfig, LongRope
+from modeling.config import BlockSparse, DecoderConfig, LongRope
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from modeling.presets import TINY
@@ -23,6 +23,24 @@ MEMBERS: dict[str, DecoderConfig] = {
         rope_scaling=LongRope(short_factors=(1.0, 1.1, 1.2, 1.3), long_factors=(2.0, 3.0, 4.0, 5.5)),
     ),
 }
+
+# phi-3-small's parts, which transformers does not have: blocks of 4, two local ones, every fourth beyond them.
+SMALL = dataclasses.replace(
+    TINY,
+    num_layers=3,
+    window_keys=None,
+    tied=True,
+    rope_theta=1e6,
+    norm="layer",
+    biased=True,
+    feed_forward="geglu",
+    grouped_qkv=True,
+    mup=True,
+    embedding_multiplier=10.0,
+    logits_divisor=8.0,
+    blocksparse=BlockSparse(block=4, local_blocks=2, vertical_stride=4),
+    dummy_ids=(120, 125),
+)
 
 
 def random_decoder(config: DecoderConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> Decoder:

@@ -1,0 +1,151 @@
+"""Continuing texts token by token: a cache, left padding, and a new start where longrope changes its factors."""
+
+# B batch, T tokens, D width, V vocabulary.
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from modeling.decoder import Decoder
+from modeling.errors import ModelError
+from modeling.kv_cache import KVCache
+
+# Tokens read at once: a long prompt's masks then take this many rows, not a row per token.
+CHUNK = 1024
+
+
+class Decoding:
+    """Rows of equal length, padded on the left, that grow together: `feed` reads tokens and answers what may come next.
+
+    `capacity` is the longest a row may become. Keys and values are those of the whole text at any time: where the text's length changes
+    longrope's factors, all of it is read again (transformers and onnxruntime do the same).
+    """
+
+    def __init__(self, decoder: Decoder, batch_size: int, capacity: int, padding_B: Tensor | None = None) -> None:
+        weight = decoder.embedding.weight
+        self.decoder = decoder
+        self.cache = KVCache(decoder.config, batch_size, capacity, dtype=weight.dtype, device=weight.device)
+        self.ids_BT = torch.empty((batch_size, 0), dtype=torch.long, device=weight.device)
+        self.padding_B = None if padding_B is None else padding_B.to(weight.device)
+        self.least_padding = 0 if padding_B is None else int(padding_B.min())
+
+    @property
+    def length(self) -> int:
+        """Tokens read so far, padding included."""
+        return self.ids_BT.shape[1]
+
+    @torch.no_grad()
+    def feed(self, ids_BT: Tensor) -> Tensor:
+        """Reads (B, T) more tokens; logits (B, V) after the last of them."""
+        if ids_BT.ndim != 2 or ids_BT.shape[1] == 0:
+            raise ModelError(f"ids must be (batch, tokens) with at least one token, got the shape {tuple(ids_BT.shape)}")
+        self.cache.check_room(*ids_BT.shape)
+        unread_BT = ids_BT.to(self.ids_BT.device)
+        self.ids_BT = torch.cat((self.ids_BT, unread_BT), dim=1)
+        factors = self._factors()
+        if self.cache.factors not in (None, factors):
+            self.cache.reset()
+            unread_BT = self.ids_BT
+        self.cache.factors = factors
+        hidden_BTD = torch.empty(0)
+        for chunk_BT in unread_BT.split(CHUNK, dim=1):
+            hidden_BTD = self.decoder.hidden_states(chunk_BT, cache=self.cache, padding_B=self.padding_B)
+        return self.decoder.logits(hidden_BTD[:, -1])
+
+    def rewind(self, length: int) -> None:
+        """Forgets all but the first `length` tokens, whose keys are kept where they are still here."""
+        self.ids_BT = self.ids_BT[:, :length]
+        if length and self.cache.factors in (None, self._factors()) and self.cache.rewind(length):
+            return
+        self.cache.reset()
+        kept_BT, self.ids_BT = self.ids_BT, self.ids_BT[:, :0]
+        if length:
+            self.feed(kept_BT)
+
+    def _factors(self) -> str:
+        config, chosen = self.decoder.config, self.decoder.rope_factors
+        if chosen != "auto":
+            return chosen
+        return "long" if config.rope_scaling is not None and self.length - self.least_padding > config.original_positions else "short"
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor | None]:
+    """Rows as one tensor (B, T), and how many tokens of padding each begins with, (B,); None where there is none."""
+    if not rows or not all(rows):
+        raise ModelError(f"prompts: every one of them needs at least one token, got lengths {[len(row) for row in rows][:8]}")
+    longest = max(len(row) for row in rows)
+    padding_B = torch.tensor([longest - len(row) for row in rows])
+    ids_BT = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows])
+    return ids_BT, padding_B if padding_B.any() else None
+
+
+def likeliest(logits_BV: Tensor) -> Tensor:
+    """Greedy choice, (B,)."""
+    return logits_BV.argmax(-1)
+
+
+def generate(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stop_ids: Collection[int] | None = None,
+    choose: Callable[[Tensor], Tensor] = likeliest,
+) -> list[list[int]]:
+    """New token ids for each prompt of token ids, all in one batch; the id that ends an answer is not given out.
+
+    An answer ends at one of `stop_ids` (None: the configuration's `eos_ids`), after `max_new_tokens`, or when the longest row reaches
+    `max_positions`. `choose` takes logits (B, V) to ids (B,). Rows are padded on the left, and padding changes no row's answer.
+    """
+    config = decoder.config
+    if max_new_tokens < 1:
+        raise ModelError(f"max_new_tokens must be 1 or more, got {max_new_tokens}")
+    bad = [token for row in prompts for token in row if not 0 <= token < config.vocab_size]
+    if bad:
+        raise ModelError(f"prompts: token id {bad[0]} is not in the vocabulary of {config.vocab_size}")
+    longest = max((len(row) for row in prompts), default=0)
+    if longest >= config.max_positions:
+        raise ModelError(f"prompts: {longest} tokens leave no room for an answer in max_positions={config.max_positions}")
+    stops = frozenset(config.eos_ids if stop_ids is None else stop_ids)
+    answers: list[list[int]] = [[] for _ in prompts]
+    for group in batches_of_one_regime(decoder, [len(row) for row in prompts], max_new_tokens):
+        for row, answer in zip(group, generate_batch(decoder, [prompts[row] for row in group], max_new_tokens, stops, choose), strict=True):
+            answers[row] = answer
+    return answers
+
+
+def batches_of_one_regime(decoder: Decoder, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
+    """Rows that may share a batch: longrope goes by a batch's longest row, so a row that will cross the original length goes alone."""
+    original = decoder.config.original_positions
+    if decoder.config.rope_scaling is None or decoder.rope_factors != "auto":
+        return [list(range(len(lengths)))]
+    short = [row for row, length in enumerate(lengths) if length + max_new_tokens - 1 <= original]
+    long = [row for row, length in enumerate(lengths) if length > original]
+    crossing = [[row] for row in range(len(lengths)) if row not in {*short, *long}]
+    return [group for group in (short, long, *crossing) if group]
+
+
+def generate_batch(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stops: Collection[int],
+    choose: Callable[[Tensor], Tensor],
+) -> list[list[int]]:
+    """`generate` for one batch."""
+    ids_BT, padding_B = pad_left(prompts, decoder.config.pad_id or 0)
+    steps = min(max_new_tokens, decoder.config.max_positions - ids_BT.shape[1])
+    decoding = Decoding(decoder, len(prompts), ids_BT.shape[1] + steps, padding_B)
+    answers: list[list[int]] = [[] for _ in prompts]
+    going = set(range(len(prompts)))
+    chosen_B = choose(decoding.feed(ids_BT))
+    for step in range(steps):
+        for row, token in enumerate(chosen_B.tolist()):
+            if row in going and token in stops:
+                going.discard(row)
+            elif row in going:
+                answers[row].append(token)
+        if not going or step + 1 == steps:
+            break
+        chosen_B = choose(decoding.feed(chosen_B[:, None]))
+    return answers
