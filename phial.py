@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "dpo": ("alignment.commands:dpo", "Direct preference optimisation on chosen and rejected answers."),
     "eval": ("eval.commands:evaluate", "Score a model on benchmarks."),
     "export": ("export.commands:export", "Write a checked 4-bit ONNX package."),
-    "chat": ("export.commands:chat", "Chat with a package in the terminal."),
+    "chat": ("export.commands:chat", "Chat with a model in the terminal: a package, or float weights."),
     "serve": ("export.commands:serve", "Chat with a package in the browser; the model runs inside the tab."),
     "bench": ("export.commands:bench", "Measure a package: tokens per second, load time, memory."),
 }

@@ -111,11 +111,13 @@ def open_package(folder: Path, tokenizer: str | Path | None) -> Model:
 
 
 def tokenizer_of_checkpoint(folder: Path) -> Path:
-    """Beside the checkpoint, or the `tokenizer/` folder of the run that it lies in."""
-    for place in (folder, *(parent / "tokenizer" for parent in folder.resolve().parents)):
-        if (place / "tokenizer.json").is_file():
-            return place
-    raise InputError(f"{folder}: a checkpoint without a tokenizer, and none in a tokenizer/ folder above it; name one with --tokenizer")
+    """Where a checkpoint's tokenizer lies; none is an error that says how to name one."""
+    from export.decoder_runner import tokenizer_above
+
+    place = tokenizer_above(folder)
+    if place is None:
+        raise InputError(f"{folder}: a checkpoint without a tokenizer, and none in a tokenizer/ folder above it; name one with --tokenizer")
+    return place
 
 
 def is_checkpoint(folder: Path) -> bool:

@@ -53,7 +53,7 @@ def export(
 
 
 def chat(
-    folder: PackageFolder,
+    folder: Annotated[Path, typer.Argument(metavar="MODEL", help="A package, a Hugging Face folder, or a checkpoint.")],
     system: Annotated[str, typer.Option(help="What the system turn says.")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per answer at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
@@ -62,23 +62,23 @@ def chat(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     threads: Threads = 0,
 ) -> None:
-    """Chat with a package in the terminal.
+    """Chat with a model in the terminal: a 4-bit package, or the float weights in torch.
 
     /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends. Where standard input is no terminal, each line is a question.
     """
     from export.conversation import Conversation
+    from export.decoder_runner import open_session
     from export.sampling import Sampling
-    from export.session import load_package
 
     settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     Sampling(**settings)  # refuses settings out of range before the model is loaded
-    conversation = Conversation(load_package(folder, threads), max_new_tokens, system, **settings)
+    conversation = Conversation(open_session(folder, threads), max_new_tokens, system, **settings)
     reconfigure: Any = getattr(sys.stdin, "reconfigure", None)
     if reconfigure:
         reconfigure(errors="replace")  # bytes that are no UTF-8 become a question mark, not a crash
     terminal = sys.stdin.isatty()
     if terminal:
-        print(f"{folder}: context of {conversation.package.context} tokens; /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends")
+        print(f"{folder}: context of {conversation.session.context} tokens; /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends")
     while True:
         try:
             line = input("> " if terminal else "").strip()

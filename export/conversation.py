@@ -1,17 +1,17 @@
-"""A conversation with a package: turns are kept, and the oldest are let go when the context is full."""
+"""A conversation with a model: turns are kept, and the oldest are let go when the context is full."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from data_pipeline.errors import InputError
-from export.session import Package
+from export.session import Session
 
 
 class Conversation:
-    """Turns and the settings of their answers. The cache of the package makes a next turn cost only its own tokens."""
+    """Turns and the settings of their answers. The model's cache makes a next turn cost only its own tokens."""
 
-    def __init__(self, package: Package, max_new_tokens: int = 256, system: str = "", **sampling: Any) -> None:
-        self.package = package
+    def __init__(self, session: Session, max_new_tokens: int = 256, system: str = "", **sampling: Any) -> None:
+        self.session = session
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
         self.start: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
@@ -24,11 +24,11 @@ class Conversation:
     def make_room(self) -> int:
         """Lets the oldest exchanges go until an answer of a quarter of the context, or of `max_new_tokens`, fits; returns how many went.
 
-        What was asked last always stays; if it does not fit by itself, the package says so.
+        What was asked last always stays; if it does not fit by itself, the model says so.
         """
-        room = min(self.max_new_tokens, self.package.context // 4)
+        room = min(self.max_new_tokens, self.session.context // 4)
         gone, first = 0, len(self.start)
-        while len(self.turns) > first + 1 and len(self.package.encode(self.turns)) + room > self.package.context:
+        while len(self.turns) > first + 1 and len(self.session.encode(self.turns)) + room > self.session.context:
             del self.turns[first : first + 2]
             gone += 1
         return gone
@@ -42,8 +42,8 @@ class Conversation:
         self.turns.append({"role": "user", "content": text})
         try:
             gone = self.make_room()
-            if len(self.package.encode(self.turns)) >= self.package.context:
-                raise InputError(f"this is too long for the package's context of {self.package.context} tokens")
+            if len(self.session.encode(self.turns)) >= self.session.context:
+                raise InputError(f"this is too long for the context of {self.session.context} tokens")
         except InputError:
             self.turns = before
             raise
@@ -53,7 +53,7 @@ class Conversation:
         """The pieces of the answer to the last turn, recorded as they are read."""
         pieces: list[str] = []
         try:
-            for piece in self.package.stream(self.turns, self.max_new_tokens, **self.sampling):
+            for piece in self.session.stream(self.turns, self.max_new_tokens, **self.sampling):
                 pieces.append(piece)
                 yield piece
         finally:

@@ -1,8 +1,8 @@
-"""A package in use: text in, text out."""
+"""A model in use: text in, text out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,22 +18,30 @@ from export.sampling import Sampling, pick, text_pieces, until_stop
 Prompt = str | Sequence[dict[str, str]]
 
 
-class Package:
-    """A loaded package. Not for several threads at once: the cache belongs to one conversation at a time."""
+class SequenceRunner(Protocol):
+    """What runs one sequence with a cache: a package's graph, or a decoder."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], threads: int = 0) -> None:
+    context: int
+    vocab_size: int
+
+    def reserve(self, tokens: int) -> None: ...
+
+    def prefill(self, ids: list[int]) -> np.ndarray: ...
+
+    def feed(self, ids: list[int]) -> np.ndarray: ...
+
+
+class Session:
+    """A loaded model. Not for several threads at once: the cache belongs to one conversation at a time."""
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, runner: SequenceRunner, stop_ids: Collection[int]) -> None:
         self.folder = folder
-        self.manifest = manifest
-        self.tokenizer: Tokenizer = load_tokenizer(folder)
-        self.runner = Runner(folder / "model.onnx", manifest, threads)
-        self.context: int = self.runner.context
-        settings = read_json(folder / "generation_config.json")
-        ending = settings.get("eos_token_id") if isinstance(settings, dict) else None
-        if ending is None:
-            raise InputError(f"{folder / 'generation_config.json'}: no eos_token_id; the ids that end an answer are needed")
-        self.stop_ids = frozenset(ending if isinstance(ending, list) else [ending])
-        if self.tokenizer.get_vocab_size() > self.runner.vocab_size:
-            sizes = f"{self.tokenizer.get_vocab_size()} entries, the model {self.runner.vocab_size}"
+        self.tokenizer = tokenizer
+        self.runner = runner
+        self.context: int = runner.context
+        self.stop_ids = frozenset(stop_ids)
+        if tokenizer.get_vocab_size() > runner.vocab_size:
+            sizes = f"{tokenizer.get_vocab_size()} entries, the model {runner.vocab_size}"
             raise InputError(f"{folder}: the tokenizer has {sizes}; they do not match")
 
     def encode(self, prompt: Prompt) -> list[int]:
@@ -52,7 +60,7 @@ class Package:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be 1 or more, got {max_new_tokens}")
         if len(ids) >= self.context:
-            raise InputError(f"prompt: {len(ids)} tokens leave no room for an answer in the package's context of {self.context}")
+            raise InputError(f"prompt: {len(ids)} tokens leave no room for an answer in the context of {self.context}")
         bad = [token for token in ids if not 0 <= token < self.runner.vocab_size]
         if bad:
             raise InputError(f"prompt: token id {bad[0]} is not in the vocabulary of {self.runner.vocab_size}")
@@ -101,6 +109,21 @@ class Package:
     ) -> str:
         """The new text only. A text prompt is taken as it is, a list of turns goes through the chat format; temperature 0 is greedy."""
         return "".join(self.stream(prompt, max_new_tokens, temperature, top_p, top_k, seed, stop))
+
+
+class Package(Session):
+    """A loaded package, which can also score whole texts."""
+
+    runner: Runner
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], threads: int = 0) -> None:
+        self.manifest = manifest
+        settings = read_json(folder / "generation_config.json")
+        ending = settings.get("eos_token_id") if isinstance(settings, dict) else None
+        if ending is None:
+            raise InputError(f"{folder / 'generation_config.json'}: no eos_token_id; the ids that end an answer are needed")
+        runner = Runner(folder / "model.onnx", manifest, threads)
+        super().__init__(folder, load_tokenizer(folder), runner, ending if isinstance(ending, list) else [ending])
 
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Logits after every token, without the cache: float32 (T, V) for a list of ids, (B, T, V) for an array (B, T)."""
