@@ -92,6 +92,7 @@ class DecoderConfig:
     feed_forward_dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         self._check_counts()
         self._check_heads()
         self._check_rope()
@@ -151,6 +152,18 @@ class DecoderConfig:
             return cls(**values)
         except TypeError as error:
             raise ModelError(f"not a decoder's configuration: {error}") from error
+
+    def _check_kinds(self) -> None:
+        for name, kind in (("rope_scaling", LongRope), ("blocksparse", BlockSparse)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ModelError(f"{name} must be a {kind.__name__} or None, got {value!r}")
+        for name in ("eos_ids", "dummy_ids"):
+            if not isinstance(getattr(self, name), tuple | list):
+                raise ModelError(f"{name} must be a tuple of token ids, got {getattr(self, name)!r}")
+        for name in ("tied", "biased", "grouped_qkv", "mup"):
+            if not isinstance(getattr(self, name), bool):
+                raise ModelError(f"{name} must be true or false, got {getattr(self, name)!r}")
 
     def _check_counts(self) -> None:
         names = ["vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "max_positions"]

@@ -16,6 +16,7 @@ MEMBERS: dict[str, DecoderConfig] = {
     "window-gqa": TINY,
     "tied": dataclasses.replace(TINY, tied=True, window_keys=None),
     "partial-rotary": dataclasses.replace(TINY, hidden_size=64, rotary_fraction=0.75, window_keys=None),
+    "tied-partial-rotary": dataclasses.replace(TINY, hidden_size=64, rotary_fraction=0.75, tied=True, window_keys=None),
     "longrope": dataclasses.replace(
         TINY,
         window_keys=None,

@@ -12,6 +12,7 @@ from transformers import Phi3ForCausalLM
 from modeling import load_decoder, save_decoder
 from modeling.decoder import Decoder
 from modeling.feed_forward import FeedForward
+from modeling.hf_weights import hf_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -51,23 +52,41 @@ def test_logits_are_bit_equal(folders: dict, member: str, dtype: str, attention:
             assert torch.equal(ours(ids_BT), logits(theirs, ids_BT)), f"{tokens} tokens"
 
 
-def test_gradients_equal_the_references(folders: dict) -> None:
-    theirs = reference(folders["gqa", "float32"], torch.float32, "sdpa")
-    ours = load_decoder(folders["gqa", "float32"])
-    ids_BT = random_ids(2, 33)
-    weight_BTV = torch.randn(2, 33, 128, generator=torch.Generator().manual_seed(4))
+def paired_gradients(ours: Decoder, theirs: Phi3ForCausalLM, ids_BT: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Both gradients of every parameter, by our name, of the same weighted sum of logits."""
+    weight_BTV = torch.randn(*ids_BT.shape, ours.config.vocab_size, generator=torch.Generator().manual_seed(4))
     (ours(ids_BT) * weight_BTV).sum().backward()
     (theirs(ids_BT).logits * weight_BTV).sum().backward()
-    pairs = {
-        "layers.1.attention.qkv.weight": theirs.model.layers[1].self_attn.qkv_proj.weight,
-        "layers.0.feed_forward.gate_up.weight": theirs.model.layers[0].mlp.gate_up_proj.weight,
-        "layers.0.attention_norm.weight": theirs.model.layers[0].input_layernorm.weight,
-        "head.weight": theirs.lm_head.weight,
-    }
-    for name, parameter in pairs.items():
-        mine, expected = ours.get_parameter(name).grad, parameter.grad
-        assert mine is not None
-        assert (mine - expected).norm() <= 1e-6 * expected.norm(), name
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    pairs = {}
+    for name, parameter in ours.named_parameters():
+        other = expected.pop(hf_name(name))
+        assert parameter.grad is not None
+        assert other is not None
+        pairs[name] = (parameter.grad, other)
+    assert not expected, "a parameter of the reference that we do not have"
+    return pairs
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("member", MEMBERS)
+def test_every_gradient_equals_the_references(folders: dict, member: str, attention: str) -> None:
+    """Within 1e-6 of the tensor's norm in float32, in both of longrope's regimes and beyond the window."""
+    for tokens in (32, 45):
+        theirs = reference(folders[member, "float32"], torch.float32, attention)
+        ours = load_decoder(folders[member, "float32"], attention=attention)
+        for name, (mine, expected) in paired_gradients(ours, theirs, random_ids(2, tokens)).items():
+            assert (mine - expected).norm() <= 1e-6 * expected.norm(), f"{name}, {tokens} tokens"
+
+
+def test_a_gradient_off_by_a_millionth_is_noticed(folders: dict) -> None:
+    """A norm's epsilon a fifth larger changes logits by about 1e-6 of their size, and some gradient by more than the bound."""
+    theirs = reference(folders["gqa", "float32"], torch.float32, "sdpa")
+    ours = load_decoder(folders["gqa", "float32"])
+    for layer in ours.layers:
+        layer.attention_norm.eps *= 1.2
+    pairs = paired_gradients(ours, theirs, random_ids(2, 33))
+    assert any((mine - expected).norm() > 1e-6 * expected.norm() for mine, expected in pairs.values())
 
 
 def test_a_window_one_key_wider_is_noticed(folders: dict) -> None:
