@@ -11,13 +11,14 @@ from modeling.errors import ModelError
 class LongRope:
     """The two sets of divisors that stretch the rotary angles past the length a model was first trained at (arXiv 2402.13753).
 
-    Each set has one divisor per rotated pair of features. `attention_factor` multiplies cos and sin in both regimes; None takes
-    sqrt(1 + ln(max / original) / ln(original)).
+    Each set has one divisor per rotated pair of features. `attention_factor` multiplies cos and sin; None takes
+    sqrt(1 + ln(max / original) / ln(original)). `long_attention_factor` is another one for the long set; None is the same for both.
     """
 
     short_factors: tuple[float, ...]
     long_factors: tuple[float, ...]
     attention_factor: float | None = None
+    long_attention_factor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +126,19 @@ class DecoderConfig:
 
     @property
     def rope_attention_factor(self) -> float:
-        """What multiplies cos and sin: 1 without longrope."""
+        """What multiplies cos and sin of the short set: 1 without longrope."""
         if self.rope_scaling is None:
             return 1.0
         if self.rope_scaling.attention_factor is not None:
             return self.rope_scaling.attention_factor
         stretch = self.max_positions / self.original_positions
         return 1.0 if stretch <= 1.0 else math.sqrt(1 + math.log(stretch) / math.log(self.original_positions))
+
+    @property
+    def rope_long_attention_factor(self) -> float:
+        """What multiplies cos and sin of the long set."""
+        given = None if self.rope_scaling is None else self.rope_scaling.long_attention_factor
+        return self.rope_attention_factor if given is None else given
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values from which `from_dict` makes the configuration again."""
@@ -195,6 +202,10 @@ class DecoderConfig:
             raise ModelError(f"original_max_positions={self.original_positions} is above max_positions={self.max_positions}")
         if self.rope_scaling is None:
             return
+        for name in ("attention_factor", "long_attention_factor"):
+            value = getattr(self.rope_scaling, name)
+            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf):
+                raise ModelError(f"rope_scaling {name} must be a number above 0, got {value!r}")
         for name in ("short_factors", "long_factors"):
             factors = getattr(self.rope_scaling, name)
             if len(factors) != self.rotary_dim // 2:

@@ -36,7 +36,7 @@ def rotary_tables(config: DecoderConfig, positions_BT: Tensor, factors: Factors,
         inverse_P = inverse_frequencies(config, factors, positions_BT.device)
         angles_BTP = positions_BT[..., None].float() * inverse_P
         angles_BTR = torch.cat((angles_BTP, angles_BTP), dim=-1)
-        scale = config.rope_attention_factor
+        scale = config.rope_long_attention_factor if factors == "long" else config.rope_attention_factor
         cos_BTR, sin_BTR = angles_BTR.cos() * scale, angles_BTR.sin() * scale
         return cos_BTR.to(dtype).unsqueeze(1), sin_BTR.to(dtype).unsqueeze(1)
 
