@@ -4,24 +4,29 @@ import torch
 from torch import nn
 
 from modeling.decoder import Decoder
+from modeling.mup import parameter_scales
 from modeling.norm import RMSNorm
 
 
 def initialise(decoder: Decoder, generator: torch.Generator) -> Decoder:
-    """Every matrix from a normal distribution of mean 0 and deviation `initializer_range`, every norm weight 1; returns the decoder.
+    """Every matrix from a normal distribution of mean 0 and deviation `initializer_range`, every norm weight 1, every bias 0.
+
+    Under muP the hidden matrices' deviation is scaled as `modeling.mup` says. Returns the decoder.
 
     Parameters are filled in the order of their names' appearance, in float32 and then rounded, so a seed gives the same numbers at any
     dtype. The embedding's pad row is zeroed, as transformers does at its start; from there it is learnt like any other row, because the
     pad id of the family is also its end-of-text id (transformers keeps that row from being learnt as an input).
     """
     config = decoder.config
+    scales = parameter_scales(decoder)
     with torch.no_grad():
-        for module in decoder.modules():
+        for name, module in decoder.named_modules():
             if isinstance(module, RMSNorm | nn.LayerNorm):
                 module.weight.fill_(1.0)
             elif isinstance(module, nn.Linear | nn.Embedding):
+                deviation = config.initializer_range * scales[f"{name}.weight"].deviation
                 drawn = torch.empty(module.weight.shape, dtype=torch.float32, device=generator.device)
-                drawn.normal_(0.0, config.initializer_range, generator=generator)
+                drawn.normal_(0.0, deviation, generator=generator)
                 module.weight.copy_(drawn)
             bias = getattr(module, "bias", None)
             if isinstance(bias, nn.Parameter):

@@ -1,28 +1,47 @@
-"""AdamW and its weight-decay groups."""
+"""AdamW and its groups: what decays, and what learns at which part of the rate."""
+
+from typing import Any
 
 import torch
 from torch import nn
 
+from modeling.decoder import Decoder
+from modeling.mup import ParameterScales, parameter_scales
 from training.recipe import PretrainRecipe
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def build_optimizer(model: nn.Module, recipe: PretrainRecipe) -> torch.optim.AdamW:
-    """Fused AdamW (Loshchilov and Hutter, 2019) over two groups: weights that decay and weights that do not.
+def build_optimizer(model: Decoder, recipe: PretrainRecipe) -> torch.optim.AdamW:
+    """Fused AdamW (Loshchilov and Hutter, 2019) over groups of weights that decay, weights that do not, and under muP hidden matrices.
 
-    Projection matrices and an untied head decay. Norm weights do not, since a scale has no reason to be small, nor do token embeddings:
-    a rare token's row would shrink between its visits.
+    Projection matrices and an untied head decay. Norm weights do not, since a scale has no reason to be small, nor do biases and token
+    embeddings: a rare token's row would shrink between its visits. A group's `rate_scale` multiplies the rate, see `modeling.mup`.
     """
+    groups = build_groups(model, recipe.weight_decay)
+    for group in groups:
+        group["lr"] = recipe.learning_rate * group["rate_scale"]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True)
+
+
+def build_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups, none empty: those that decay by their factors in the model's order, then those that do not.
+
+    `modeling.mup` scales no parameter that does not decay.
+    """
+    scales = parameter_scales(model)
+    by_id = {id(parameter): scales[name] for name, parameter in model.named_parameters()}
     decayed, kept = split_by_decay(model)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.epsilon,
-        fused=True,
-    )
+    by_scales: dict[ParameterScales, list[nn.Parameter]] = {}
+    for parameter in decayed:
+        one = by_id[id(parameter)]
+        by_scales.setdefault(ParameterScales(rate=one.rate, decay=one.decay), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": weight_decay * one.decay, "rate_scale": one.rate} for one, parameters in by_scales.items()
+    ]
+    if kept:
+        groups.append({"params": kept, "weight_decay": 0.0, "rate_scale": 1.0})
+    return groups
 
 
 def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -36,6 +55,6 @@ def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next update, for every group."""
+    """The rate of the next update; each group takes its part of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_scale"]

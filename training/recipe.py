@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from data_pipeline.recipe import Section
 from data_pipeline.tokens.mixture import PhaseRecipe
 from modeling.config import DecoderConfig
+from modeling.errors import ModelError
 from modeling.presets import preset
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -27,19 +28,33 @@ class ModelRecipe(Section):
     rope_theta: float | None = Field(None, gt=0)
     window_keys: int | None = Field(None, ge=0, description="keys a token attends to, itself included; 0: no window")
     tied: bool | None = Field(None, description="one matrix for embedding and head")
-    initializer_range: float | None = Field(None, gt=0, description="deviation of the initial weights")
+    initializer_range: float | None = Field(None, gt=0, description="deviation of the initial weights; under muP at the base width")
+    mup_base_width: int | None = Field(
+        None, ge=1, description="muP: the width at which learning_rate was tuned; logits are divided by hidden_size over this"
+    )
 
     def config(self, tokenizer_entries: int, eos_ids: tuple[int, ...] = (), pad_id: int | None = None) -> DecoderConfig:
-        """The decoder's sizes; the vocabulary and special ids come from the tokenizer. Sizes that disagree are a ModelError of one line."""
+        """The decoder's sizes; the vocabulary and special ids come from the tokenizer. Sizes that disagree are a ModelError of one line.
+
+        A muP decoder keeps its preset's base width where another hidden_size is asked for. Dummy ids name entries of the preset's own
+        vocabulary and are left out of another.
+        """
         base = preset(self.preset)
-        changes = {name: value for name, value in self.model_dump(exclude={"preset", "vocab_size"}).items() if value is not None}
+        apart = {"preset", "vocab_size", "mup_base_width"}
+        changes = {name: value for name, value in self.model_dump(exclude=apart).items() if value is not None}
+        if self.mup_base_width and not base.mup:
+            raise ModelError(f"[model] mup_base_width = {self.mup_base_width}: preset {self.preset!r} is no muP decoder; leave it out")
+        if base.mup:
+            changes["logits_divisor"] = (self.hidden_size or base.hidden_size) / (
+                self.mup_base_width or base.hidden_size / base.logits_divisor
+            )
         if "num_heads" in changes and "num_kv_heads" not in changes:
             changes["num_kv_heads"] = changes["num_heads"]
         if changes.get("window_keys") == 0:
             changes["window_keys"] = None
-        return dataclasses.replace(
-            base, **changes, vocab_size=self.vocab_size or tokenizer_entries, bos_id=None, eos_ids=eos_ids, pad_id=pad_id
-        )
+        entries = self.vocab_size or tokenizer_entries
+        dummy_ids = base.dummy_ids if entries == base.vocab_size else ()
+        return dataclasses.replace(base, **changes, vocab_size=entries, bos_id=None, eos_ids=eos_ids, pad_id=pad_id, dummy_ids=dummy_ids)
 
 
 class PretrainRecipe(Section):

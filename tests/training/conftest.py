@@ -1,6 +1,7 @@
-"""A small corpus: a tokenizer and token shards, made once."""
+"""A small corpus: a tokenizer and token shards, made once. The programs of this folder's tests can be imported by name."""
 
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
 from data_pipeline.tokens.shards import tokenize
 from data_pipeline.tokens.tokenizer import train_tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORDS = [
     "stone",
