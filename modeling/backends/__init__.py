@@ -6,6 +6,16 @@ A backend is made once per forward pass from what its queries see, and called on
     y_BNTH = attend(q_BNTH, k_BKSH, v_BKSH, sparse, scale)
 
 `sparse` says whether the layer is blocksparse. A backend that cannot do what was asked refuses by name; none replaces another.
+
+| backend | documents | window | blocksparse | left padding | cache | CPU          | CUDA               |
+|---------|-----------|--------|-------------|--------------|-------|--------------|--------------------|
+| sdpa    | yes       | yes    | yes         | yes          | yes   | yes          | yes                |
+| eager   | yes       | yes    | yes         | yes          | yes   | yes          | yes                |
+| flex    | yes       | yes    | yes         | yes          | no    | forward only | yes                |
+| varlen  | yes       | yes    | no          | no           | no    | no           | bfloat16, float16  |
+| flash   | yes       | yes    | no          | no           | no    | no           | bfloat16, float16  |
+
+"cache" is new tokens behind tokens held; filling an empty cache is computed by all. `flash` needs the package flash-attn.
 """
 
 from importlib import import_module
@@ -29,6 +39,9 @@ class Attend(Protocol):
 BACKENDS = {
     "sdpa": ("modeling.backends.sdpa", "Sdpa"),
     "eager": ("modeling.backends.eager", "Eager"),
+    "flex": ("modeling.backends.flex", "Flex"),
+    "varlen": ("modeling.backends.varlen", "Varlen"),
+    "flash": ("modeling.backends.flash", "Flash"),
 }
 
 
