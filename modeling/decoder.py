@@ -75,9 +75,9 @@ class Decoder(nn.Module):
         positions_BT: Tensor | None = None,
         documents_BT: Tensor | None = None,
         z_loss: float = 0.0,
-        chunk_tokens: int = 1024,
+        chunk_tokens: int | None = None,
     ) -> Tensor:
-        """`next_token_loss` of the logits, without ever holding more than `chunk_tokens` rows of them."""
+        """`next_token_loss` of the logits, without ever holding more than `chunk_tokens` rows of them (None: what suits the device)."""
         hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT)
         return fused_next_token_loss(
             hidden_BTD, self.head_weight, targets_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, never_ids=self.config.dummy_ids

@@ -2,6 +2,8 @@
 
 # B batch, T tokens, C tokens of a chunk, D width, V vocabulary.
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -9,6 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 IGNORED = -100
+
+# Tokens per chunk. On CPUs shorter chunks add to the head's gradient too often and longer ones leave the caches; both were slower. A GPU
+# needs larger products to be busy.
+CHUNK_TOKENS = {"cpu": 512}
+CHUNK_TOKENS_ELSEWHERE = 4096
 
 
 def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -34,15 +41,20 @@ def fused_next_token_loss(
     head_VD: Tensor,
     targets_BT: Tensor,
     z_loss: float = 0.0,
-    chunk_tokens: int = 1024,
+    chunk_tokens: int | None = None,
     never_ids: tuple[int, ...] = (),
 ) -> Tensor:
-    """`next_token_loss(hidden @ head.T, targets)` whose logits exist for `chunk_tokens` tokens at a time.
+    """`next_token_loss(hidden @ head.T, targets)` whose logits exist for `chunk_tokens` tokens at a time (None: what suits the device).
 
     The gradients are taken in the same pass, chunk by chunk, so that no logits are kept for the way back. Under autocast the products run
-    in its dtype; the softmax is float32 always. `never_ids` are entries whose logits are -inf.
+    in its dtype; the softmax is float32 always, and so is the sum of the head's gradient over the chunks. On a GPU the softmax and its
+    gradient are one compiled (Triton) function of each chunk. `never_ids` are entries whose logits are -inf: they get no gradient, and a
+    target among them makes the loss infinite, as the definition says.
     """
-    return FusedLoss.apply(hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids)  # type: ignore[no-any-return]
+    device = hidden_BTD.device.type
+    tokens = chunk_tokens or CHUNK_TOKENS.get(device, CHUNK_TOKENS_ELSEWHERE)
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype
+    return FusedLoss.apply(hidden_BTD, head_VD, targets_BT, z_loss, tokens, never_ids, dtype)  # type: ignore[no-any-return]
 
 
 class FusedLoss(torch.autograd.Function):
@@ -57,23 +69,27 @@ class FusedLoss(torch.autograd.Function):
         z_loss: float,
         chunk_tokens: int,
         never_ids: tuple[int, ...],
+        dtype: torch.dtype,
     ) -> Tensor:
-        device = hidden_BTD.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype
-        with torch.autocast(device, enabled=False), torch.no_grad():
-            return run_chunks(ctx, hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids, dtype)
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            needed = ctx.needs_input_grad[:2]
+            total, grad_hidden_BTD, grad_head_VD = run_chunks(
+                hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids, dtype, needed
+            )
+        count = count_targets(targets_BT)
+        ctx.save_for_backward(grad_hidden_BTD, grad_head_VD, count)
+        return total / count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        grad_hidden_BTD, grad_head_VD = ctx.saved_tensors
-        (scale,) = grads
-        hidden = grad_hidden_BTD * scale if ctx.needs_input_grad[0] else None
-        head = grad_head_VD * scale.to(grad_head_VD.dtype) if ctx.needs_input_grad[1] else None
-        return hidden, head, None, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None, None]:
+        grad_hidden_BTD, grad_head_VD, count = ctx.saved_tensors
+        scale = grads[0] / count  # what was saved is the sum's gradient; never changed in place, since a graph may be gone back twice
+        hidden = None if grad_hidden_BTD is None else grad_hidden_BTD * scale
+        head = None if grad_head_VD is None else grad_head_VD * scale.to(grad_head_VD.dtype)
+        return hidden, head, None, None, None, None, None
 
 
 def run_chunks(
-    ctx: Any,
     hidden_BTD: Tensor,
     head_VD: Tensor,
     targets_BT: Tensor,
@@ -81,37 +97,84 @@ def run_chunks(
     chunk_tokens: int,
     never_ids: tuple[int, ...],
     dtype: torch.dtype,
-) -> Tensor:
-    """The loss, with both gradients saved in `ctx`."""
-    rows_D = hidden_BTD.flatten(0, -2)
-    targets = targets_BT.flatten()
-    count = count_targets(targets)
+    needed: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The sum of all tokens' losses and its gradients for hidden and head, where `needed`."""
+    rows_D, targets = hidden_BTD.flatten(0, -2), targets_BT.flatten()
     weight_VD = head_VD.to(dtype)
+    never = torch.tensor(never_ids, device=hidden_BTD.device) if never_ids else None
     total = torch.zeros((), dtype=torch.float32, device=hidden_BTD.device)
-    grad_hidden = torch.empty_like(rows_D) if ctx.needs_input_grad[0] else None
-    grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+    grad_rows_D = torch.empty_like(rows_D) if needed[0] else None
+    grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needed[1] else None
+    softmax_gradient = softmax_of_chunk(hidden_BTD.device.type)
     for start in range(0, rows_D.shape[0], chunk_tokens):
         chunk_CD = rows_D[start : start + chunk_tokens].to(dtype)
-        targets_C = targets[start : start + chunk_tokens]
-        kept_C1 = (targets_C != IGNORED)[:, None]
-        safe_C1 = torch.where(kept_C1, targets_C[:, None], 0)
-        logits_CV = functional.linear(chunk_CD, weight_VD).float()
-        if never_ids:
-            logits_CV[:, list(never_ids)] = -torch.inf
-        lse_C1 = logits_CV.logsumexp(-1, keepdim=True)
-        total += ((lse_C1 - logits_CV.gather(1, safe_C1) + z_loss * lse_C1.square()) * kept_C1).sum()
-        if grad_hidden is None and grad_head_VD is None:
-            continue
-        grad_CV = logits_CV.sub_(lse_C1).exp_()
-        if z_loss:
-            grad_CV.mul_(1 + 2 * z_loss * lse_C1)
-        grad_CV.scatter_add_(1, safe_C1, torch.full_like(lse_C1, -1.0))
-        grad_CV = grad_CV.mul_(kept_C1 / count).to(dtype)
-        if grad_hidden is not None:
-            grad_hidden[start : start + chunk_tokens] = grad_CV @ weight_VD
+        targets_C1 = targets[start : start + chunk_tokens, None]
+        kept_C1 = targets_C1 != IGNORED
+        logits_CV = functional.linear(chunk_CD, weight_VD)
+        if never is not None:
+            logits_CV.index_fill_(1, never, -torch.inf)
+        losses_C1, grad_CV = softmax_gradient(logits_CV, targets_C1.clamp(min=0), z_loss, any(needed))
+        total += torch.where(kept_C1, losses_C1, 0.0).sum()
+        # Ignored tokens are left out on the narrow side of both products: the wide one is not gone through again.
+        if grad_rows_D is not None:
+            grad_rows_D[start : start + chunk_tokens] = (grad_CV @ weight_VD) * kept_C1
         if grad_head_VD is not None:
-            grad_head_VD += grad_CV.T @ chunk_CD
-    saved_hidden = None if grad_hidden is None else grad_hidden.view_as(hidden_BTD)
-    saved_head = None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype)
-    ctx.save_for_backward(saved_hidden, saved_head)
-    return total / count
+            add_product(grad_head_VD, grad_CV.T, chunk_CD * kept_C1)
+    return (
+        total,
+        None if grad_rows_D is None else grad_rows_D.view_as(hidden_BTD),
+        None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype),
+    )
+
+
+def add_product(sum_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:
+    """sum += left @ right, without a matrix in between where the dtypes agree."""
+    if left_VC.dtype == sum_VD.dtype:
+        sum_VD.addmm_(left_VC, right_CD)
+    else:
+        sum_VD += left_VC @ right_CD
+
+
+# (logits_CV, targets_C1, z_loss, whether the gradient is wanted) -> each token's loss (C, 1) in float32, and its gradient (C, V).
+SoftmaxGradient = Callable[[Tensor, Tensor, float, bool], tuple[Tensor, Tensor]]
+
+
+def softmax_of_chunk(device: str) -> SoftmaxGradient:
+    """Compiled on a GPU, in place on a CPU; inside a compiled model the plain form, which the compiler fuses with what is around it."""
+    if torch.compiler.is_compiling():
+        return softmax_gradient
+    return softmax_gradient_in_place if device == "cpu" else compiled_softmax_gradient()
+
+
+@cache
+def compiled_softmax_gradient() -> SoftmaxGradient:
+    """`softmax_gradient` as the kernels torch's compiler makes of it."""
+    return torch.compile(softmax_gradient)
+
+
+def softmax_gradient(logits_CV: Tensor, targets_C1: Tensor, z_loss: float, wanted: bool) -> tuple[Tensor, Tensor]:
+    """As a definition, each step a new tensor; the gradient has the dtype of the logits."""
+    wide_CV = logits_CV.float()
+    log_sum_C1 = wide_CV.logsumexp(-1, keepdim=True)
+    losses_C1 = log_sum_C1 - wide_CV.gather(1, targets_C1) + z_loss * log_sum_C1.square()
+    if not wanted:
+        return losses_C1, logits_CV
+    hit_CV = torch.arange(logits_CV.shape[1], device=logits_CV.device) == targets_C1
+    grad_CV = (wide_CV - log_sum_C1).exp() * (1 + 2 * z_loss * log_sum_C1) - hit_CV.float()
+    return losses_C1, grad_CV.to(logits_CV.dtype)
+
+
+def softmax_gradient_in_place(logits_CV: Tensor, targets_C1: Tensor, z_loss: float, wanted: bool) -> tuple[Tensor, Tensor]:
+    """`softmax_gradient` that writes over the logits. The sum of exponentials is had from the largest probability, which is its inverse."""
+    wide_CV = logits_CV.float()
+    highest_C1, hit_C1 = wide_CV.amax(-1, keepdim=True), wide_CV.gather(1, targets_C1)
+    torch.softmax(wide_CV, -1, out=wide_CV)
+    log_sum_C1 = highest_C1 - wide_CV.amax(-1, keepdim=True).log()
+    losses_C1 = log_sum_C1 - hit_C1 + z_loss * log_sum_C1.square()
+    if not wanted:
+        return losses_C1, wide_CV
+    if z_loss:
+        wide_CV.mul_(1 + 2 * z_loss * log_sum_C1)
+    wide_CV.scatter_add_(1, targets_C1, torch.full_like(log_sum_C1, -1.0))
+    return losses_C1, wide_CV.to(logits_CV.dtype)

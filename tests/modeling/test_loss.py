@@ -1,12 +1,16 @@
 """The loss against fp64, the chunked loss against the plain one, and what a decoder starts from."""
 
+from typing import Any
+
 import pytest
 import torch
 from small_decoders import MEMBERS, random_decoder, random_ids
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
-from modeling.loss import fused_next_token_loss, next_token_loss
+from modeling.loss import fused_next_token_loss, next_token_loss, softmax_gradient, softmax_gradient_in_place
 from modeling.presets import TINY
 
 
@@ -82,6 +86,113 @@ def test_a_decoders_loss_is_the_loss_of_its_logits(member: str, autocast: bool) 
     tolerance = 0.03 if autocast else 1e-5  # bfloat16 keeps 8 bits
     for mine, theirs in zip(*gradients, strict=True):
         assert (mine - theirs).norm() <= tolerance * theirs.norm()
+
+
+def random_inputs(tokens: int = 37, width: int = 24, vocab_size: int = 131) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Hidden rows, head and targets of sizes that no chunk divides, two targets ignored."""
+    generator = torch.Generator().manual_seed(3)
+    hidden_BTD = torch.randn(1, tokens, width, generator=generator)
+    head_VD = torch.randn(vocab_size, width, generator=generator)
+    targets_BT = torch.randint(0, vocab_size - 8, (1, tokens), generator=generator)
+    targets_BT[0, 7:9] = -100
+    return hidden_BTD, head_VD, targets_BT
+
+
+def test_ids_that_never_come_have_no_part_in_loss_and_gradients() -> None:
+    hidden_BTD, head_VD, targets_BT = random_inputs()
+    never = tuple(range(123, 131))
+    ours = [hidden_BTD.clone().requires_grad_(), head_VD.clone().requires_grad_()]
+    fused_next_token_loss(*ours, targets_BT, z_loss=0.01, chunk_tokens=10, never_ids=never).backward()
+    plain = [hidden_BTD.double().requires_grad_(), head_VD.double().requires_grad_()]
+    expected_loss(plain[0] @ plain[1][:123].T, targets_BT, 0.01).backward()  # a head without those rows
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        assert (mine.grad - theirs.grad).norm() < 1e-5 * theirs.grad.norm()
+    assert ours[1].grad is not None
+    assert ours[1].grad[123:].abs().max() == 0
+    targets_BT[0, 0] = 130
+    assert fused_next_token_loss(hidden_BTD, head_VD, targets_BT, never_ids=never).isinf()
+
+
+def test_a_graph_may_be_gone_back_twice() -> None:
+    hidden_BTD, head_VD, targets_BT = random_inputs()
+    loss = fused_next_token_loss(hidden_BTD.requires_grad_(), head_VD.requires_grad_(), targets_BT)
+    (first,) = torch.autograd.grad(loss, [head_VD], retain_graph=True)
+    kept = first.clone()
+    loss.backward()
+    assert head_VD.grad is not None
+    torch.testing.assert_close(head_VD.grad, kept, rtol=0, atol=0)
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_forms_of_the_softmaxs_gradient_are_one(dtype: torch.dtype, z_loss: float) -> None:
+    logits_CV = (4 * torch.randn(9, 131)).to(dtype)
+    targets_C1 = torch.randint(0, 131, (9, 1))
+    losses_C1, grad_CV = softmax_gradient(logits_CV, targets_C1, z_loss, True)
+    again_C1, other_CV = softmax_gradient_in_place(logits_CV.clone(), targets_C1, z_loss, True)
+    torch.testing.assert_close(again_C1, losses_C1)
+    torch.testing.assert_close(other_CV, grad_CV)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many values the largest tensor had that any operation made."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [one.numel() for one in tree_leaves(result) if isinstance(one, torch.Tensor)]
+        self.values = max([self.values, *made])
+        return result
+
+
+def test_no_tensor_holds_all_logits() -> None:
+    hidden_BTD, head_VD, targets_BT = random_inputs(tokens=64)
+    with LargestTensor() as fused:
+        fused_next_token_loss(hidden_BTD.requires_grad_(), head_VD.requires_grad_(), targets_BT, chunk_tokens=8).backward()
+    assert fused.values == max(8 * 131, 131 * 24)
+    with LargestTensor() as plain:
+        next_token_loss(hidden_BTD @ head_VD.T, targets_BT).backward()
+    assert plain.values == 64 * 131  # the watch does see logits
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # what torch's compiler does to any Function
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_loss_compiles_whole(autocast: bool) -> None:
+    """One graph, forward and backward, and the eager numbers."""
+    hidden_BTD, head_VD, targets_BT = random_inputs()
+    compiled = torch.compile(fused_next_token_loss, fullgraph=True, backend="aot_eager")
+    results = []
+    for function in (fused_next_token_loss, compiled):
+        inputs = [hidden_BTD.clone().requires_grad_(), head_VD.clone().requires_grad_()]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss = function(*inputs, targets_BT, z_loss=0.01, chunk_tokens=10, never_ids=(125,))
+        loss.backward()
+        results.append([loss.detach(), *(one.grad for one in inputs)])
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-2 if autocast else 1e-5, atol=2e-4 if autocast else 1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="not run here: the compiled softmax needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gpus_kernels_give_the_loss_of_the_definition(dtype: torch.dtype) -> None:
+    hidden_BTD, head_VD, targets_BT = random_inputs(tokens=300, width=64, vocab_size=1031)
+    ours = [hidden_BTD.cuda().to(dtype).requires_grad_(), (0.1 * head_VD).cuda().to(dtype).requires_grad_()]
+    loss = fused_next_token_loss(*ours, targets_BT.cuda(), z_loss=0.01, chunk_tokens=128)
+    loss.backward()
+    plain = [one.detach().cpu().double().requires_grad_() for one in ours]
+    wanted = expected_loss(plain[0] @ plain[1].T, targets_BT, 0.01)
+    wanted.backward()
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    assert abs(loss.item() - wanted.item()) < tolerance * wanted.item()
+    for mine, theirs in zip(ours, plain, strict=True):
+        assert mine.grad is not None
+        assert theirs.grad is not None
+        assert (mine.grad.cpu().double() - theirs.grad).norm() < tolerance * theirs.grad.norm()
 
 
 def test_a_seed_decides_the_start() -> None:
