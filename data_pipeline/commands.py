@@ -117,7 +117,7 @@ def data_extract(
 
 @tokenizer.callback()
 def tokenizer_verbs() -> None:
-    """Train the byte-level BPE tokenizer."""
+    """Train the byte-level BPE tokenizer, or convert a published one."""
 
 
 @tokenizer.command("train")
@@ -143,6 +143,28 @@ def tokenizer_train(
     )
     if facts["vocab_size"] < facts["asked_vocab_size"]:
         print(f"the texts hold no more pairs seen {settings.min_frequency} times; vocab_size = {facts['asked_vocab_size']} was asked for")
+
+
+@tokenizer.command("convert")
+def tokenizer_convert(
+    source: str = typer.Argument(metavar="SRC", help="tokenizer.model, a tiktoken file, tokenizer.json, or a folder with one of them."),
+    destination: str = typer.Argument(metavar="DST", help="The folder to write."),
+    member: str = typer.Option(..., "--member", help="Whose tokenizer: mini, medium, small, phi-4 or phi-4-mini."),
+    rstrip: bool = typer.Option(
+        True, "--rstrip/--no-rstrip", help="Whether mini's special tokens take the blanks after them; those of its first release do not."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the facts as one JSON object."),
+) -> None:
+    """Turn a published vocabulary into a tokenizer folder that AutoTokenizer loads, with the member's special tokens and chat format."""
+    from data_pipeline.tokens.convert import convert_tokenizer
+    from data_pipeline.tokens.members import member_named
+
+    with working("converting"):
+        facts = convert_tokenizer(source, destination, member_named(member), rstrip)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{destination}: {facts['member']}, {facts['vocab_size']:,} entries ({facts['merges']:,} merges) from a {facts['kind']} file")
 
 
 @data.command("tokenize")

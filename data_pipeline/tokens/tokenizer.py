@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from data_pipeline.errors import InputError
 from data_pipeline.storage import atomic_folder, sha256_of, write_json
 from data_pipeline.tokens.chat import ASSISTANT, CHAT_TEMPLATE, END, END_OF_TEXT, SYSTEM, USER
+from data_pipeline.tokens.chat_format import chat_format
 from data_pipeline.tokens.plain_text import encode_text, utf8
 from data_pipeline.tokens.recipe import TokenizerRecipe
 
@@ -157,7 +158,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path}: not a tokenizer ({json.dumps(str(error))})") from error
-    missing = [name for name in (END_OF_TEXT, END, SYSTEM, USER, ASSISTANT) if tokenizer.token_to_id(name) is None]
+    missing = [name for name in chat_format(tokenizer).required if tokenizer.token_to_id(name) is None]
     if missing:
         raise InputError(f"{path}: has no token {missing[0]}; a tokenizer with phi-3's special tokens is needed")
     return tokenizer
