@@ -21,6 +21,10 @@ def read_architecture(folder: Path, context: int = 0) -> tuple[DecoderConfig, in
         raise InputError(f"{folder}: no such folder; a Hugging Face Phi3 folder is needed")
     where = folder / "config.json"
     config = config_from_hf(read_json(where), str(where))
+    if config.norm != "rms":
+        raise InputError(
+            f"{where}: the 4-bit package has no phi-3-small yet (LayerNorm, GEGLU, blocksparse attention); a phi3 folder is needed"
+        )
     generation = folder / "generation_config.json"
     if generation.exists():
         ending = read_json(generation).get("eos_token_id")

@@ -8,11 +8,14 @@ import typer
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A Hugging Face Phi3 folder, or a checkpoint.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A Hugging Face folder (phi3 or phi3small), or a checkpoint.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The new folder: a checkpoint, or a Hugging Face folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Hugging Face folder to checkpoint, and back; the direction is told by what SRC is."""
+    """Hugging Face folder to checkpoint, and back, shard by shard; the direction is told by what SRC is.
+
+    DST must be new or empty; it appears whole or not at all. What this decoder does not compute is refused with one line.
+    """
     from modeling.convert import convert_model
     from modeling.counts import count_parameters
 

@@ -35,7 +35,7 @@ def convert_model(source: str | Path, target: str | Path, shard_bytes: int | Non
 def kind_of(source: Path) -> str:
     """`checkpoint` where a manifest lies in the folder, `hf` where a config.json does."""
     if not source.is_dir():
-        raise ModelError(f"{source}: no such folder; a Hugging Face Phi3 folder or a checkpoint is needed")
+        raise ModelError(f"{source}: no such folder; a Hugging Face folder (phi3 or phi3small) or a checkpoint is needed")
     if (source / MANIFEST).exists() and not (source / "config.json").exists():
         return "checkpoint"
     if (source / "config.json").exists():

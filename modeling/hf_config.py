@@ -1,9 +1,11 @@
-"""Hugging Face's config.json for Phi3, read and written. Imports no torch."""
+"""Hugging Face's config.json, read and written: Phi3 here, phi-3-small in `modeling.hf_config_small`. Imports no torch."""
 
 from typing import Any
 
 from modeling.config import DecoderConfig, LongRope
 from modeling.errors import ModelError
+from modeling.hf_config_small import small_from_hf, small_to_hf
+from modeling.hf_layout import check_layout
 
 # Settings of the reference that this decoder does not have, with the only value it computes.
 FIXED: dict[str, Any] = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
@@ -23,8 +25,10 @@ def config_from_hf(raw: Any, where: str) -> DecoderConfig:
     """The decoder of a config.json; one line names what this decoder does not compute, or what is missing or wrong."""
     if not isinstance(raw, dict):
         raise ModelError(f"{where}: a JSON object is needed, got {type(raw).__name__}")
+    if raw.get("model_type") == "phi3small":
+        return small_from_hf(raw, where)
     if raw.get("model_type") != "phi3":
-        raise ModelError(f"{where}: model_type must be 'phi3', got {raw.get('model_type')!r}")
+        raise ModelError(f"{where}: model_type must be 'phi3' or 'phi3small', got {raw.get('model_type')!r}")
     for name, value in FIXED.items():
         if raw.get(name, value) != value:
             raise ModelError(f"{where}: {name} must be {value!r}, got {raw[name]!r}")
@@ -88,6 +92,9 @@ def _long_rope(rope: dict[str, Any], raw: dict[str, Any], where: str) -> LongRop
     for name in ("short_factor", "long_factor"):
         if not isinstance(rope.get(name), list):
             raise ModelError(f"{where}: longrope needs {name}, a list of numbers; got {rope.get(name)!r}")
+    for name in ("short_mscale", "long_mscale"):
+        if rope.get(name) is not None:
+            raise ModelError(f"{where}: {name} belongs to model_type 'phi3small'; 'phi3' has attention_factor, got {name} = {rope[name]!r}")
     factor = rope.get("factor")
     original = rope.get("original_max_position_embeddings", raw.get("original_max_position_embeddings"))
     attention = rope.get("attention_factor")
@@ -97,7 +104,12 @@ def _long_rope(rope: dict[str, Any], raw: dict[str, Any], where: str) -> LongRop
 
 
 def config_to_hf(config: DecoderConfig, dtype: str) -> dict[str, Any]:
-    """config.json, with the rope settings in both spellings: transformers 5 reads `rope_parameters`, older readers `rope_scaling`."""
+    """config.json of the layout that fits the decoder; settings that neither layout can say are refused.
+
+    Phi3's rope settings are in both spellings: transformers 5 reads `rope_parameters`, older readers `rope_scaling`.
+    """
+    if check_layout(config) == "phi3small":
+        return small_to_hf(config, dtype)
     rope: dict[str, Any] = {"rope_type": "default"}
     scaling = None
     if config.rope_scaling is not None:

@@ -1,6 +1,5 @@
-"""Decoders in Hugging Face's Phi3 layout: config.json, generation_config.json and safetensors, in one file or in shards with an index."""
+"""Decoders in Hugging Face's layouts of Phi3 and phi-3-small: configuration and safetensors, in one file or in shards with an index."""
 
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,29 +14,13 @@ from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
 from modeling.hf_config import config_from_hf, config_to_hf, generation_to_hf
+from modeling.hf_layout import Layout, check_layout, hf_name, layout_of
 from modeling.whole_files import read_json, whole_folder, write_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-# Inside a layer: ours -> theirs.
-LAYER_NAMES = {
-    "attention_norm": "input_layernorm",
-    "attention.qkv": "self_attn.qkv_proj",
-    "attention.out": "self_attn.o_proj",
-    "feed_forward_norm": "post_attention_layernorm",
-    "feed_forward.gate_up": "mlp.gate_up_proj",
-    "feed_forward.down": "mlp.down_proj",
-}
-OUTER_NAMES = {"embedding.weight": "model.embed_tokens.weight", "norm.weight": "model.norm.weight", "head.weight": "lm_head.weight"}
-
-
-def hf_name(name: str) -> str:
-    """Their name of one of our parameters: `layers.3.attention.qkv.weight` -> `model.layers.3.self_attn.qkv_proj.weight`."""
-    found = re.fullmatch(r"layers\.(\d+)\.(.+)\.weight", name)
-    return f"model.layers.{found[1]}.{LAYER_NAMES[found[2]]}.weight" if found else OUTER_NAMES[name]
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -81,7 +64,8 @@ def weight_files(folder: Path) -> list[Path]:
 def stream_hf_tensors(folder: str | Path, config: DecoderConfig) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of a model folder under our name, one at a time; missing, unknown and misshapen tensors are refused by name."""
     root = Path(folder)
-    shapes = {hf_name(name): (name, shape) for name, shape in parameter_shapes(config).items()}
+    layout = layout_of(config)
+    shapes = {hf_name(name, layout): (name, shape) for name, shape in parameter_shapes(config).items()}
     seen: set[str] = set()
     for path in weight_files(root):
         try:
@@ -90,7 +74,7 @@ def stream_hf_tensors(folder: str | Path, config: DecoderConfig) -> Iterator[tup
                     if theirs not in shapes:
                         if theirs == "lm_head.weight" and config.tied:  # a copy of the embedding that some writers keep
                             continue
-                        raise ModelError(f"{path}: {theirs} is no tensor of a {config.num_layers}-layer Phi3 decoder")
+                        raise ModelError(f"{path}: {theirs} is no tensor of a {config.num_layers}-layer {layout} decoder")
                     name, shape = shapes[theirs]
                     found = tuple(weights.get_slice(theirs).get_shape())
                     if found != shape:
@@ -106,25 +90,25 @@ def stream_hf_tensors(folder: str | Path, config: DecoderConfig) -> Iterator[tup
 
 
 def load_decoder(folder: str | Path, dtype: torch.dtype | None = None, attention: str = "sdpa") -> Decoder:
-    """The decoder of a Hugging Face Phi3 folder, on the CPU, in `dtype` (None: as it was saved)."""
+    """The decoder of a Hugging Face folder (phi3 or phi3small), on the CPU, in `dtype` (None: as it was saved), in eval mode."""
     config = read_hf_config(folder)
     tensors = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in stream_hf_tensors(folder, config)}
     return build_decoder(config, tensors, attention, str(folder))
 
 
 def build_decoder(config: DecoderConfig, tensors: dict[str, Tensor], attention: str = "sdpa", where: str = "weights") -> Decoder:
-    """A decoder whose parameters are the given tensors, by our names."""
+    """A decoder whose parameters are the given tensors, by our names. It is in eval mode: dropout acts after `train()` only."""
     kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     if len(kinds) != 1 or kinds[0] not in DTYPES:
         raise ModelError(f"{where}: the weights must be all {' or all '.join(DTYPES)}, got {', '.join(kinds)}; give a dtype")
     with torch.device("meta"):
         decoder = Decoder(config, attention=attention)
     decoder.load_state_dict(tensors, assign=True)
-    return decoder.requires_grad_(True)
+    return decoder.requires_grad_(True).eval()
 
 
 def save_decoder(decoder: Decoder, folder: str | Path, shard_bytes: int = SHARD_BYTES, tokenizer: str | Path | None = None) -> None:
-    """Writes the decoder as a Hugging Face Phi3 folder that appears whole, with the files of the folder `tokenizer` beside it.
+    """Writes the decoder as a Hugging Face folder that appears whole, with the files of the folder `tokenizer` beside it.
 
     Weights above `shard_bytes` are split into shards with an index. Other files that stand in `folder` already (a tokenizer) are kept.
     """
@@ -140,16 +124,17 @@ def write_hf_folder(
     tokenizer: str | Path | None = None,
 ) -> None:
     """`save_decoder` for parameters that arrive one at a time under our names; about one shard is held in memory."""
+    layout = check_layout(config)
     with whole_folder(folder) as temporary:
         for source in (Path(folder), None if tokenizer is None else Path(tokenizer)):
             if source is not None and source.is_dir():
                 copy_other_files(source, temporary)
-        dtype = write_shards(temporary, tensors, shard_bytes)
+        dtype = write_shards(temporary, tensors, shard_bytes, layout)
         write_json(temporary / "config.json", config_to_hf(config, dtype))
         write_json(temporary / "generation_config.json", generation_to_hf(config))
 
 
-def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int) -> str:
+def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_bytes: int, layout: Layout) -> str:
     """The weights as numbered safetensors files, or one; returns the dtype's name."""
     shards: list[tuple[list[str], int]] = []
     held: dict[str, Tensor] = {}
@@ -164,7 +149,7 @@ def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_byte
     for name, tensor in tensors:
         if held and sum(one.nbytes for one in held.values()) + tensor.nbytes > shard_bytes:
             flush()
-        held[hf_name(name)] = tensor.cpu().contiguous()
+        held[hf_name(name, layout)] = tensor.cpu().contiguous()
         dtypes.add(str(tensor.dtype).removeprefix("torch."))
     flush()
     if len(dtypes) != 1 or not dtypes <= DTYPES.keys():

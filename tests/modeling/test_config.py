@@ -11,18 +11,30 @@ from modeling.config import DecoderConfig, LongRope
 from modeling.counts import count_parameters, kv_cache_bytes_per_token
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
-from modeling.presets import DEMO, PHI3_MEDIUM_4K, PHI3_MINI_4K, PRESETS, TINY, preset
+from modeling.presets import DEMO, PHI3_MINI_4K, PHI3_SMALL_8K, PRESETS, TINY, preset
+from modeling.rope import rotary_tables
+
+PUBLISHED_COUNTS = {
+    "phi3-mini-4k": 3_821_079_552,
+    "phi3-mini-128k": 3_821_079_552,
+    "phi3-small-8k": 7_392_272_384,
+    "phi3-medium-4k": 13_960_238_080,
+    "phi3.5-mini": 3_821_079_552,
+    "phi4-mini": 3_836_021_760,
+    "phi4": 14_659_507_200,
+}
 
 
-@pytest.mark.parametrize(("config", "count"), [(PHI3_MINI_4K, 3_821_079_552), (PHI3_MEDIUM_4K, 13_960_238_080)])
-def test_members_have_the_published_parameter_counts(config: DecoderConfig, count: int) -> None:
+@pytest.mark.parametrize("name", PUBLISHED_COUNTS)
+def test_members_have_the_published_parameter_counts(name: str) -> None:
+    config, count = preset(name), PUBLISHED_COUNTS[name]
     assert count_parameters(config) == count
     with torch.device("meta"):
         decoder = Decoder(config)
     assert sum(parameter.numel() for parameter in decoder.parameters()) == count
 
 
-@pytest.mark.parametrize("name", ["demo", "tiny"])
+@pytest.mark.parametrize("name", ["demo", "tiny", "tiny-small"])
 def test_the_formula_counts_small_members(name: str) -> None:
     with torch.device("meta"):
         decoder = Decoder(PRESETS[name])
@@ -72,6 +84,44 @@ def test_a_configuration_survives_json() -> None:
 def test_an_unknown_preset_lists_the_known() -> None:
     with pytest.raises(ModelError, match="no decoder preset 'phi9'; there is phi3-mini-4k"):
         preset("phi9")
+
+
+@pytest.mark.parametrize("name", ["phi3-mini-128k", "phi3.5-mini", "phi4-mini"])
+def test_long_members_have_rising_factors_for_every_pair(name: str) -> None:
+    rope = preset(name).rope_scaling
+    assert rope is not None
+    assert (len(rope.short_factors), len(rope.long_factors)) == (48, 48)
+    assert list(rope.short_factors) == sorted(rope.short_factors)
+    assert list(rope.long_factors) == sorted(rope.long_factors)
+    assert 1.0 <= rope.long_factors[0] < rope.long_factors[-1] < 65.0
+    assert abs(preset(name).rope_attention_factor - 1.190238) < 1e-6
+    assert preset(name).rope_long_attention_factor == preset(name).rope_attention_factor
+
+
+@pytest.mark.parametrize("name", ["phi3-small-128k", "phi3-medium-128k"])
+def test_members_without_published_factors_at_hand_are_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"preset '{name}' has no longrope factors of its own.*give the model's folder"):
+        preset(name)
+
+
+def test_smalls_vocabulary_ends_in_91_dummies() -> None:
+    live = [one for one in range(100_256, 100_352) if one not in PHI3_SMALL_8K.dummy_ids]
+    assert live == [100_257, 100_261, 100_262, 100_263, 100_266]
+    assert len(PHI3_SMALL_8K.dummy_ids) == 91
+
+
+def test_the_long_set_may_have_an_attention_factor_of_its_own() -> None:
+    rope = LongRope(short_factors=(1.0,) * 4, long_factors=(2.0,) * 4, attention_factor=1.1, long_attention_factor=1.3)
+    config = dataclasses.replace(TINY, original_max_positions=32, rope_scaling=rope)
+    position_BT = torch.zeros(1, 1)
+    cos = {factors: rotary_tables(config, position_BT, factors, torch.float64)[0] for factors in ("short", "long")}
+    assert torch.allclose(cos["short"], torch.tensor(1.1, dtype=torch.float64))
+    assert torch.allclose(cos["long"], torch.tensor(1.3, dtype=torch.float64))
+    old = config.to_dict()
+    del old["rope_scaling"]["long_attention_factor"]  # a checkpoint written before the setting existed
+    assert DecoderConfig.from_dict(old).rope_long_attention_factor == 1.1
+    with pytest.raises(ModelError, match="rope_scaling long_attention_factor must be a number above 0, got 0"):
+        dataclasses.replace(config, rope_scaling=dataclasses.replace(rope, long_attention_factor=0))
 
 
 def test_configurations_load_without_torch() -> None:

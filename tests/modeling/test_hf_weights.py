@@ -166,7 +166,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json: not valid JSON"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "a JSON object is needed, got list"),
-    "another model": (edit_config(model_type="llama"), "model_type must be 'phi3', got 'llama'"),
+    "another model": (edit_config(model_type="llama"), "model_type must be 'phi3' or 'phi3small', got 'llama'"),
     "a missing size": (edit_config(hidden_size="remove"), "no setting 'hidden_size'"),
     "a size as text": (edit_config(hidden_size="32"), "hidden_size must be a whole number of at least 1, got '32'"),
     "heads that do not divide": (edit_config(num_attention_heads=3), "hidden_size=32 is not a multiple of num_heads=3"),
@@ -180,7 +180,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "corrupt weights": (lambda f: (f / SINGLE).write_bytes(b"x" * 100), "not a whole safetensors file"),
     "cut weights": (lambda f: (f / SINGLE).write_bytes((f / SINGLE).read_bytes()[:-10]), "not a whole safetensors file"),
     "a missing tensor": (edit_weights(lambda t: t.pop(QKV)), rf"the weights lack {QKV}$"),
-    "an unknown tensor": (edit_weights(lambda t: t.update(extra=torch.zeros(1))), "extra is no tensor of a 2-layer Phi3 decoder"),
+    "an unknown tensor": (edit_weights(lambda t: t.update(extra=torch.zeros(1))), "extra is no tensor of a 2-layer phi3 decoder"),
     "a wrong shape": (edit_weights(lambda t: t.update({QKV: torch.zeros(4, 4)})), rf"{QKV} must have the shape \(64, 32\).*got \(4, 4\)"),
     "mixed dtypes": (edit_weights(lambda t: t.update({QKV: t[QKV].double()})), "got float32, float64; give a dtype"),
 }
@@ -217,7 +217,7 @@ def test_conversion_and_back_is_bit_equal(member: str, tmp_path: Path) -> None:
 
 
 def test_conversion_refuses_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such folder; a Hugging Face Phi3 folder or a checkpoint is needed"):
+    with pytest.raises(ModelError, match=r"no such folder; a Hugging Face folder \(phi3 or phi3small\) or a checkpoint"):
         convert_model(tmp_path / "nowhere", tmp_path / "new")
     with pytest.raises(ModelError, match="the folder is not empty"):
         convert_model(folder, folder)
