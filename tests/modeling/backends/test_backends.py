@@ -32,6 +32,9 @@ with_compiler = pytest.mark.skipif(
     reason="not run here: flex on a CPU needs g++ and AVX2",
 )
 
+# torch's inductor imports torch.utils.mkldnn, which still uses a decorator that torch itself deprecates.
+ignore_inductor = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+
 ON_GPU = [pytest.param("flex", case, marks=on_gpu) for case in CASES]
 ON_GPU += [pytest.param("varlen", case, marks=on_gpu) for case in PLAIN_ROWS]
 ON_GPU += [pytest.param("flash", case, marks=[with_flash, on_gpu]) for case in PLAIN_ROWS]
@@ -93,6 +96,7 @@ def test_forward_and_gradients_on_a_cpu(backend: str, name: str) -> None:
 
 
 @pytest.mark.gpu
+@ignore_inductor
 @pytest.mark.parametrize(("backend", "name"), ON_GPU)
 @pytest.mark.parametrize("head_dim", [64, 96])
 def test_forward_and_gradients_on_a_gpu(backend: str, name: str, head_dim: int) -> None:
@@ -122,6 +126,7 @@ def block_masks_only(case: Case) -> Attend:
 
 @pytest.mark.slow
 @with_compiler
+@ignore_inductor
 @pytest.mark.parametrize("name", ["documents-window-gqa", "documents-blocksparse", "padding"])
 def test_flex_compiled_on_a_cpu(name: str) -> None:
     case = CASES[name]
@@ -155,6 +160,7 @@ WINDOWS = [
 ]
 
 
+@ignore_inductor
 @pytest.mark.parametrize(("backend", "device", "dtype"), WINDOWS)
 def test_the_window_is_exactly_its_keys(backend: str, device: torch.device, dtype: torch.dtype) -> None:
     """A key reaches its own query and the 69 after it, not the 70th."""
