@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path)
     parser.add_argument("--generated", type=int, default=5000)
     parser.add_argument("--characters", type=int, default=5_000_000)
+    parser.add_argument("--note", default="", help="where the files came from; kept in the results")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     texts = generated(arguments.generated, 0) + (windows(arguments.text, arguments.characters) if arguments.text else [])
@@ -159,7 +160,7 @@ def main() -> None:
     if not given:
         parser.error("no vocabulary given")
     results = {vocabulary: compare(MEMBER_OF[vocabulary], path, vocabulary, texts) for vocabulary, path in given.items()}
-    write_json(arguments.out, {**provenance("tokenizers", "sentencepiece", "tiktoken"), "results": results})
+    write_json(arguments.out, {**provenance("tokenizers", "sentencepiece", "tiktoken"), "sources": arguments.note, "results": results})
     for vocabulary, facts in results.items():
         print(
             f"{vocabulary}: {facts['texts']:,} texts, {facts['tokens']:,} tokens, {facts['texts_encoded_otherwise']} encoded and "
