@@ -17,6 +17,7 @@ from torch.nn import functional
 from modeling.config import BlockSparse, DecoderConfig
 from modeling.decoder import Decoder
 from modeling.feed_forward import ClampedGeglu
+from modeling.presets import PHI3_SMALL_8K
 
 # Blocks of 4, two of them local, every third vertical: at 37 tokens a query of the last block sees 2 local and up to 3 vertical ones of 10.
 SIZES = Sizes(
@@ -315,6 +316,8 @@ def test_released_names_shapes_and_count() -> None:
     found = {released_name(name): tuple(one.shape) for name, one in decoder.named_parameters()}
     assert found == reference.shapes(released)
     assert sum(math.prod(shape) for shape in found.values()) == 7_392_272_384
+    ids = {name: getattr(PHI3_SMALL_8K, name) for name in ("bos_id", "eos_ids", "pad_id")}
+    assert dataclasses.replace(decoder.config, **ids) == PHI3_SMALL_8K
     at = "model.layers.31."
     assert {name.removeprefix(at): shape for name, shape in found.items() if name.startswith(at)} == {
         "input_layernorm.weight": (4096,),

@@ -5,6 +5,7 @@
 import dataclasses
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 from mup_ranks import RECIPE, SMALL, run_plain
+from torch import Tensor, nn
 
+from modeling import load_decoder
 from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
+from modeling.feed_forward import ClampedGeglu
 from modeling.initialise import initialise
 from modeling.mup import parameter_scales
 from modeling.presets import PRESETS, TINY
+from training.metrics import read_metrics
 from training.optimizer import build_optimizer, set_learning_rate
-from training.recipe import ModelRecipe
+from training.recipe import ModelRecipe, PretrainRecipe
+from training.trainer import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,42 +91,84 @@ def widths_of(mup: bool, width: int) -> DecoderConfig:
     )
 
 
-def changes(mup: bool, width: int) -> tuple[float, float]:
-    """Root mean square change of hidden states and logits after four updates of Adam on one batch; the mean over three starts."""
+def look(decoder: Decoder, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """What the last feed-forward block adds to the stream, and the logits of real tokens."""
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append(output)
+
+    blocks = [module for module in decoder.modules() if isinstance(module, ClampedGeglu)]
+    with torch.no_grad(), blocks[-1].register_forward_hook(keep):
+        logits_BTV = decoder(ids_BT)[..., :60]
+    return seen[0], logits_BTV
+
+
+def changes(mup: bool, width: int, one_rate: bool = False) -> list[float]:
+    """Root mean square changes of both after four updates of Adam on one batch; the mean over three starts."""
     ids_BT = torch.randint(0, 60, (4, 25), generator=torch.Generator().manual_seed(7))
     found = []
     for seed in range(3):
         decoder = initialise(Decoder(widths_of(mup, width)), torch.Generator().manual_seed(seed))
         optimizer = build_optimizer(decoder, RECIPE.model_copy(update={"epsilon": 1e-12}))
-        before = [decoder.hidden_states(ids_BT).detach() * decoder.config.logits_divisor, decoder(ids_BT)[..., :60].detach()]
+        if one_rate:
+            for group in optimizer.param_groups:
+                group["rate_scale"] = 1.0
+        before = look(decoder, ids_BT)
         for _ in range(4):
             set_learning_rate(optimizer, 5e-3)
             optimizer.zero_grad()
             decoder.loss(ids_BT[:, :-1], ids_BT[:, 1:]).backward()
             optimizer.step()
-        after = [decoder.hidden_states(ids_BT).detach() * decoder.config.logits_divisor, decoder(ids_BT)[..., :60].detach()]
+        after = look(decoder, ids_BT)
         found.append([(late - early).square().mean().sqrt().item() for early, late in zip(before, after, strict=True)])
-    return sum(one[0] for one in found) / 3, sum(one[1] for one in found) / 3
+    return [sum(column) / len(found) for column in zip(*found, strict=True)]
 
 
-def slope(values: list[float], widths: list[int]) -> float:
-    """The exponent p of value ~ width^p between the ends."""
-    return math.log(values[-1] / values[0]) / math.log(widths[-1] / widths[0])
+WIDTHS = (32, 64, 128, 256)
+
+
+def slopes(mup: bool, one_rate: bool = False) -> list[float]:
+    """The exponents p of change ~ width^p, of the block's output and of the logits, from the narrowest to the widest."""
+    first, *_, last = (changes(mup, width, one_rate) for width in WIDTHS)
+    return [math.log(late / early) / math.log(WIDTHS[-1] / WIDTHS[0]) for early, late in zip(first, last, strict=True)]
 
 
 def test_updates_are_of_one_size_at_every_width_with_mup_only() -> None:
-    """The coordinate check of arXiv 2203.03466, appendix D.1."""
-    widths = [32, 64, 128, 256]
-    logits = {mup: [changes(mup, width)[1] for width in widths] for mup in (True, False)}
-    assert abs(slope(logits[True], widths)) < 0.2
-    assert max(logits[True]) < 1.6 * min(logits[True])
-    assert slope(logits[False], widths) > 0.5
+    """The coordinate check of arXiv 2203.03466, appendix D.1; and that each half of muP is needed, the multipliers and the rates."""
+    block, logits = slopes(mup=True)
+    assert abs(block) < 0.2
+    assert abs(logits) < 0.2
+    assert min(slopes(mup=False)) > 0.5
+    assert slopes(mup=True, one_rate=True)[0] > 0.5
 
 
 def test_twenty_steps_lower_the_loss() -> None:
     losses = run_plain(20)["losses"]
     assert losses.isfinite().all()
     assert losses[-3:].mean() < losses[:3].mean() - 0.5
+
+
+def test_a_preset_trains_and_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
+    """Through the trainer, with dropout; a run cut at step 10 ends with the weights of one that was not."""
+    phases = [{"name": "one", "steps": 20, "weights": {"web": 1.0, "synthetic": 1.0}}]
+    settings = {"phases": phases, "context": 48, "rows_per_step": 8, "learning_rate": 1e-2, "warmup_steps": 3}
+    recipe = PretrainRecipe.model_validate(settings | {"precision": "float32", "checkpoint_every": 10, "log_every": 1, "threads": 1})
+    model = ModelRecipe.model_validate({"preset": "tiny-small"})
+
+    def run() -> dict:
+        return pretrain(recipe, model, tokens=corpus / "tokens", tokenizer=corpus / "tokenizer", out=tmp_path, seed=5)
+
+    run()
+    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert all(map(math.isfinite, losses))
+    assert sum(losses[-3:]) < sum(losses[:3]) - 1.5
+    trained = load_decoder(tmp_path / "model").state_dict()
+    for gone in (tmp_path / "checkpoints/step-00000020", tmp_path / "model"):
+        shutil.rmtree(gone)
+    assert run()["resumed_from"] == 10
+    again = load_decoder(tmp_path / "model").state_dict()
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
 
 
 @pytest.mark.parametrize("stage", [1, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 2, 3))])
