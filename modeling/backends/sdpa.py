@@ -1,4 +1,4 @@
-"""torch's fused attention (`scaled_dot_product_attention`)."""
+"""torch's fused attention (`scaled_dot_product_attention`); on a CPU, packed rows go document by document."""
 
 # B batch, T query tokens, S key tokens, N query heads, K key/value heads, H features per head.
 
@@ -7,17 +7,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from modeling.backends.masks import Masks, spread
+from modeling.backends.packed import packed_attention
 from modeling.config import DecoderConfig
-from modeling.visible import Visible
+from modeling.visible import Visible, document_bounds
 
 
 class Sdpa:
-    """Without a mask the queries are causal over keys of the same length, or one query sees every key."""
+    """Without a mask the queries are causal over keys of the same length, or one query sees every key.
+
+    Packed rows on a CPU take `packed_attention`, except in blocksparse layers: no work between documents, and no mask of T * T values.
+    """
 
     def __init__(self, config: DecoderConfig, visible: Visible, device: torch.device) -> None:
-        self.masks = Masks(config, visible, device)
+        self.bounds = None if visible.runs_BT is None or device.type != "cpu" else document_bounds(visible.runs_BT)
+        self.window = visible.window or 0
+        self.masks = Masks(config, visible, device, dense=self.bounds is None)
+        if self.bounds is not None:
+            # Every batch has another number of documents; without the mark, torch.compile would see to that only after a second one.
+            torch._dynamo.maybe_mark_dynamic(self.bounds, 0)
 
     def __call__(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, sparse: bool, scale: float) -> Tensor:
+        if self.bounds is not None and not sparse:
+            return packed_attention(q_BNTH, k_BKSH, v_BKSH, self.bounds, self.window, scale)
         mask_BNTS = self.masks.of(sparse)
         groups = q_BNTH.shape[1] // k_BKSH.shape[1]
         native = groups > 1 and mask_BNTS is None
