@@ -5,9 +5,9 @@ kernel's backward needs, so nothing is computed twice. A document longer than th
 see all earlier keys, later ones run in chunks over the keys that the chunk can see, under a band mask. Being an operator, it is one node
 for torch.compile, however many documents there are.
 
-bfloat16: the kernel holds scores and softmax in float32 either way. For long documents it is fastest in bfloat16, forwards and backwards.
-Its backward has a fixed cost per head and document that makes documents under `WIDEN_BELOW` tokens faster when widened to float32,
-run and rounded once, which is also more exact.
+bfloat16: the kernel keeps scores and softmax in float32 either way. Forwards, widening to float32 gains or loses a tenth at most, so it is
+not done. The backward has a cost per head and call that makes pieces of under `WIDEN_BELOW` queries faster when widened, run and rounded
+once (nearly four times at 50 queries, even at about 500), which is also more exact; longer ones are faster in bfloat16.
 """
 
 # B batch, T tokens of a row, N query heads, K key/value heads, G = N/K queries per key, H features per head, D documents,
