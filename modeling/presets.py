@@ -43,6 +43,14 @@ PHI3_MINI_128K = replace(
     rope_scaling=longrope_factors.PHI3_MINI_128K,
 )
 
+PHI3_MEDIUM_128K = replace(
+    PHI3_MEDIUM_4K,
+    max_positions=131_072,
+    original_max_positions=4096,
+    window_keys=131_072,
+    rope_scaling=longrope_factors.PHI3_MEDIUM_128K,
+)
+
 PHI35_MINI = replace(PHI3_MINI_128K, rope_scaling=longrope_factors.PHI35_MINI)
 
 # Entries of phi-3-small's vocabulary that no text uses: all from 100,256 on but <|endoftext|> 100257, three roles, and <|end|> 100266.
@@ -165,6 +173,7 @@ PRESETS: dict[str, DecoderConfig] = {
     "phi3-mini-128k": PHI3_MINI_128K,
     "phi3-small-8k": PHI3_SMALL_8K,
     "phi3-medium-4k": PHI3_MEDIUM_4K,
+    "phi3-medium-128k": PHI3_MEDIUM_128K,
     "phi3.5-mini": PHI35_MINI,
     "phi4-mini": PHI4_MINI,
     "phi4": PHI4,
@@ -174,7 +183,7 @@ PRESETS: dict[str, DecoderConfig] = {
 }
 
 # Members whose longrope divisors stand in no source that this file could name: name -> the preset of the same weights' shapes.
-FOLDER_ONLY = {"phi3-small-128k": "phi3-small-8k", "phi3-medium-128k": "phi3-medium-4k"}
+FOLDER_ONLY = {"phi3-small-128k": "phi3-small-8k"}
 
 
 def preset(name: str) -> DecoderConfig:

@@ -1,6 +1,6 @@
 """When a checkpoint is written, which are kept, and whether one may be gone on from. The format is `modeling/checkpoint.py`'s.
 
-Tensors are logical and whole, whatever the number of ranks: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` in float32, and `rng`.
+Tensors are logical and whole, whatever the number of ranks: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` in float32.
 Metadata: `step`, `identity` (every setting that decides the run, flat), `losses` (of steps not logged yet), `seconds`, `cpu_seconds`,
 `precision`, `ranks`, `zero_stage`.
 """
@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from data_pipeline.errors import InputError
 from modeling.checkpoint import MANIFEST, Checkpoint, finish_checkpoint, latest_checkpoint, list_checkpoints
@@ -57,7 +55,6 @@ class CheckpointStore:
             with PartWriter(target) as writer:
                 for name, tensor in state:
                     writer.add(name, tensor)
-                writer.add("rng", torch.get_rng_state())
             finish_checkpoint(target, 1, {"step": step, "identity": self.identity, **metadata})
             self.prune()
         else:
@@ -73,8 +70,3 @@ class CheckpointStore:
             if path.is_dir() and path.name not in kept:
                 (path / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def restore_random_state(checkpoint: Checkpoint) -> None:
-    """torch's CPU random state as it was."""
-    torch.set_rng_state(checkpoint.read("rng"))

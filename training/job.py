@@ -1,6 +1,7 @@
 """Everything a rank needs to know of a run, as JSON-able values, and what every rank derives from it alike."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def decoder_config(job: Job) -> DecoderConfig:
 def identity_of(job: Job, config: DecoderConfig, mixture: Mixture) -> dict[str, Any]:
     """Every setting that decides what is trained, flat: a checkpoint is gone on from only where all of them agree."""
     recipe = job.recipe.model_dump(mode="json")
-    model = dataclasses.asdict(config)
+    model = json.loads(json.dumps(dataclasses.asdict(config)))  # as a manifest gives it back: lists for tuples
     identity = {f"[pretrain] {name}": value for name, value in recipe.items() if name not in FREE_TO_CHANGE}
-    identity |= {f"[model] {name}": list(value) if isinstance(value, tuple) else value for name, value in model.items()}
+    identity |= {f"[model] {name}": value for name, value in model.items()}
     return identity | {"[run] seed": job.seed, "data": mixture.fingerprint()}

@@ -1,5 +1,6 @@
 """Pretraining: the loop, short, and what it hands back."""
 
+import hashlib
 import math
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from modeling.hf_weights import write_hf_folder
 from modeling.initialise import initialise
 from modeling.model_checkpoint import decoder_metadata
 from training.batches import BatchPlan, read_batch
-from training.checkpoint import CheckpointStore, restore_random_state
+from training.checkpoint import CheckpointStore
 from training.engine import Engine, PlainEngine, StepResult, load_weights
 from training.hardware import pick_attention, pick_device, resolve_precision, threads_per_rank
 from training.job import Job, Plan, make_plan
@@ -60,6 +61,11 @@ def pretrain(
         torch.set_num_threads(before)
 
 
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Dropout masks depend on the step and the rank alone: ranks differ from one another, and a resumed run from nothing."""
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()))
+
+
 class Run:
     """One rank's part of a pretraining run."""
 
@@ -86,6 +92,7 @@ class Run:
         self.say(self.opening_line())
         with TrainingProgress(self.num_steps, self.start, self.stream) as progress:
             for step in range(self.start, self.num_steps):
+                seed_dropout(self.job.seed, step, self.rank)
                 batch = read_batch(self.plan.mixture, self.batches, step, self.rank)
                 rate = learning_rate(self.recipe, step, self.num_steps)
                 self.log.add(engine.step(batch, rate))
@@ -94,7 +101,6 @@ class Run:
 
     def build_engine(self, checkpoint: Checkpoint | None) -> Engine:
         """The decoder, seeded or from the checkpoint, inside its engine."""
-        torch.manual_seed(self.job.seed)
         short = self.recipe.context <= self.plan.config.original_positions
         attention = pick_attention(pick_device(), self.precision, self.recipe.context)
         decoder = Decoder(self.plan.config, attention=attention, rope_factors="short" if short else "long")
@@ -105,7 +111,6 @@ class Run:
         engine = self.wrap(decoder)
         if checkpoint is not None:
             engine.restore(checkpoint, self.start)
-            restore_random_state(checkpoint)
         return engine
 
     def wrap(self, decoder: Decoder) -> Engine:

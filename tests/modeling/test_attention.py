@@ -112,7 +112,7 @@ def test_crossing_the_longrope_length_with_a_cache_is_refused() -> None:
         (lambda d: d(random_ids(2, 5), cache=KVCache(TINY, batch_size=1, capacity=8)), "batch_size=1, got a batch of 2"),
         (lambda d: d(random_ids(1, 9), cache=KVCache(TINY, batch_size=1, capacity=8)), "the cache holds 8 tokens; 0 are there and 9 more"),
         (lambda d: KVCache(TINY, batch_size=1, capacity=65), "1 to max_positions=64 tokens, got capacity=65"),
-        (lambda d: Decoder(TINY, attention="flash"), "no attention backend 'flash'; there is sdpa, eager"),
+        (lambda d: Decoder(TINY, attention="fast"), "no attention backend 'fast'; there is sdpa, eager"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, words: str) -> None:

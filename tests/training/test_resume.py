@@ -16,7 +16,7 @@ from modeling.checkpoint import list_checkpoints
 from training.engine import PlainEngine
 from training.metrics import read_metrics
 from training.recipe import ModelRecipe, PretrainRecipe
-from training.trainer import pretrain
+from training.trainer import pretrain, seed_dropout
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = [{"name": "one", "steps": 7, "weights": {"web": 1.0}}, {"name": "two", "steps": 7, "weights": {"web": 1.0, "synthetic": 3.0}}]
@@ -104,6 +104,25 @@ def test_going_on_equals_never_stopping_and_forgetting_the_moments_does_not(corp
     monkeypatch.setattr(PlainEngine, "restore", lambda self, read, step: None)
     train(corpus, copy.parent / "wrong")
     assert not equal(undisturbed, copy.parent / "wrong")
+
+
+def test_a_longrope_model_is_gone_on_from(corpus: Path, tmp_path: Path) -> None:
+    """Its configuration holds tuples inside a table, which a manifest gives back as lists."""
+    model = ModelRecipe(preset="phi3.5-mini", hidden_size=96, intermediate_size=16, num_layers=1, num_heads=1)
+    paths = {"tokens": corpus / "tokens", "tokenizer": corpus / "tokenizer", "out": tmp_path / "run"}
+    pretrain(PretrainRecipe(**SETTINGS), model, seed=5, stream=sys.stderr, **paths)
+    stop_after(tmp_path / "run", 12)
+    assert pretrain(PretrainRecipe(**SETTINGS), model, seed=5, stream=sys.stderr, **paths)["resumed_from"] == 12
+
+
+def test_dropout_differs_between_ranks_and_steps_and_is_the_same_again() -> None:
+    def drawn(seed: int, step: int, rank: int) -> float:
+        seed_dropout(seed, step, rank)
+        return float(torch.rand(()))
+
+    numbers = [drawn(*one) for one in ((5, 0, 0), (5, 0, 1), (5, 1, 0), (6, 0, 0))]
+    assert len(set(numbers)) == 4
+    assert drawn(5, 0, 1) == numbers[1]
 
 
 def test_a_finished_run_is_left_as_it_is(corpus: Path, undisturbed: Path, copy: Path):
