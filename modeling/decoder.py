@@ -2,7 +2,7 @@
 
 # B batch, T tokens, S keys (tokens held and new), D width, V vocabulary.
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from modeling.kv_cache import KVCache
 from modeling.layer import Layer
 from modeling.loss import fused_next_token_loss
 from modeling.norm import build_norm
+from modeling.recompute import check_recompute, run_layer
 from modeling.rope import Factors, factors_for, rotary_tables
 from modeling.visible import Visible, document_positions, document_runs
 
@@ -24,19 +25,35 @@ class Decoder(nn.Module):
 
     `attention` names the backend (`modeling.backends.BACKENDS`). `rope_factors` says which longrope set rotates: "auto" goes by the
     longest position of the batch as the reference does; training sets "short" or "long", because with packed rows one long document would
-    otherwise change the numbers of every short one. Parameters start as torch's defaults; `modeling.initialise.initialise` or
+    otherwise change the numbers of every short one. `recompute` says what layers make again on the way back
+    (`modeling.recompute.RECOMPUTE`). Parameters start as torch's defaults; `modeling.initialise.initialise` or
     `load_decoder` fills them.
     """
 
-    def __init__(self, config: DecoderConfig, attention: str = "sdpa", rope_factors: Literal["auto", "short", "long"] = "auto") -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        attention: str = "sdpa",
+        rope_factors: Literal["auto", "short", "long"] = "auto",
+        recompute: str = "none",
+    ) -> None:
         super().__init__()
         self.config = config
         self.backend = check_backend(attention)
         self.rope_factors = rope_factors
+        self.recompute = check_recompute(recompute)
+        self.run_layer = run_layer
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_layers))
         self.norm = build_norm(config)
         self.head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def compile_layers(self, **options: Any) -> None:
+        """Compiles the layers with torch.compile's `options`: one compilation serves all that are alike, recomputation included.
+
+        Embedding, rotary tables, masks and loss stay as they are: each runs once per pass, and the loss is in chunks of its own.
+        """
+        self.run_layer = torch.compile(run_layer, **options)
 
     @property
     def head_weight(self) -> Tensor:
@@ -108,12 +125,10 @@ class Decoder(nn.Module):
         kept = 0 if cache is None else cache.kept(tokens)
         # Keys that the cache has let go were the leftmost ones, padding among them.
         first_B = None if padding_B is None else (padding_B - (held - kept)).clamp(min=0)
-        visible = Visible(
-            num_queries=tokens, num_keys=kept + tokens, window_keys=self.config.window_keys, runs_BT=runs_BT, first_B=first_B
-        )
+        visible = Visible(num_queries=tokens, num_keys=kept + tokens, window_keys=self.config.window_keys, runs_BT=runs_BT, first_B=first_B)
         attend = start_pass(self.backend, self.config, visible, ids_BT.device)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, tables, attend, cache)
+            x_BTD = self.run_layer(layer, self.recompute, x_BTD, tables, attend, cache)
         if cache is not None:
             cache.factors = factors
             cache.advance(tokens)
