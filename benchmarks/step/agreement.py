@@ -1,0 +1,65 @@
+"""What must hold before anything is timed: all sides compute the same step, and packed documents do not see one another."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from benchmarks.step.rows import IGNORED, Batch
+from benchmarks.step.sides import Side, autocast
+from data_pipeline.errors import InputError
+
+# Relative bounds. bfloat16 keeps 8 bits, and the sides round at different places.
+LOSS_BOUND = {False: 1e-5, True: 2e-3}
+NORM_BOUND = {False: 1e-4, True: 2e-2}
+# A change of other documents moves the loss by this share at most where they are kept apart, and by more where they are not.
+LEAK_BOUND = 1e-7
+
+
+class Disagreement(InputError):
+    """Two sides differ by more than rounding, so their speeds cannot be compared."""
+
+
+def check_sides(sides: list[Side], batch: Batch, bfloat16: bool) -> dict[str, dict[str, float]]:
+    """Loss and gradient norm of each side, first way, against the last side's; raises Disagreement."""
+    found = {side.name: side.gradient_norm(next(iter(side.ways)), batch, bfloat16) for side in sides}
+    loss, norm = found[sides[-1].name]
+    for name, (its_loss, its_norm) in found.items():
+        for what, its, other, bound in (
+            ("loss", its_loss, loss, LOSS_BOUND[bfloat16]),
+            ("gradient norm", its_norm, norm, NORM_BOUND[bfloat16]),
+        ):
+            if not math.isclose(its, other, rel_tol=bound):
+                raise Disagreement(f"{what} on {batch.kind} rows: {name} has {its:.8g}, {sides[-1].name} {other:.8g}; {bound:g} is allowed")
+    return {name: {"loss": its_loss, "gradient_norm": its_norm} for name, (its_loss, its_norm) in found.items()}
+
+
+def leak(side: Side, way: str, batch: Batch, bfloat16: bool) -> float:
+    """How much the loss on later documents changes when the first document of each row is another text, as a share of the loss."""
+    if not bool((batch.documents_BT > 0).any()):
+        raise InputError(f"the first batch of {batch.kind} rows holds one document a row, so isolation cannot be tried; take more rows")
+    first_BT = batch.documents_BT == 0
+    later = replace(batch, targets_BT=torch.where(first_BT, IGNORED, batch.targets_BT))
+    changed = replace(later, ids_BT=torch.where(first_BT, batch.ids_BT.flip(-1), batch.ids_BT))
+    # With gradients on, as in the step that is timed: a compiled model would compile again without them.
+    with autocast(batch, bfloat16):
+        before, after = side.ways[way](later).item(), side.ways[way](changed).item()
+    return abs(after - before) / before
+
+
+def check_the_check(side: Side, batch: Batch, bfloat16: bool) -> float:
+    """The leak of the side when it is not told of documents, which must show; raises Disagreement."""
+    share = leak(side, "eager", replace(batch, kind="unpacked"), bfloat16)
+    if share <= LEAK_BOUND:
+        raise Disagreement(
+            f"{side.name}: documents that see one another change the loss by {share:.2g} of it only; isolation cannot be told"
+        )
+    return share
+
+
+def check_isolation(side: Side, way: str, batch: Batch, bfloat16: bool) -> float:
+    """The leak, which must be nothing; raises Disagreement."""
+    share = leak(side, way, batch, bfloat16)
+    if share > LEAK_BOUND:
+        raise Disagreement(f"{side.name}, {way}: another first document changes the loss on later ones by {share:.2g} of it")
+    return share
