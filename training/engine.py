@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from modeling.decoder import Decoder
+from modeling.float8 import use_float8
 from training.batches import MicroBatch
+from training.master import MasterWeights
 from training.optimizer import MOMENTS, build_optimizer, set_learning_rate
 from training.recipe import PretrainRecipe
 
@@ -75,19 +77,31 @@ def run_module(module: Any, micro: MicroBatch) -> Tensor:
     return module(micro.ids_BT, micro.positions_BT, micro.documents_BT, micro.targets_BT)
 
 
+def prepare_decoder(decoder: Decoder, recipe: PretrainRecipe, device: torch.device) -> Decoder:
+    """The decoder on its device, its layers as the recipe wants them run."""
+    decoder.to(device)
+    decoder.recompute = recipe.recompute
+    if recipe.float8 != "none":
+        use_float8(decoder, recipe.float8)
+    if recipe.compile:
+        decoder.compile_layers()
+    return decoder
+
+
 class PlainEngine:
     """One process, plain torch: forward, backward, clip, AdamW."""
 
     rank, ranks = 0, 1
 
     def __init__(self, decoder: Decoder, recipe: PretrainRecipe, precision: str, device: torch.device) -> None:
-        self.decoder = decoder.to(device)
+        self.decoder = prepare_decoder(decoder, recipe, device)
         self.device = device
         self.clip = recipe.clip
         self.optimizer = build_optimizer(self.decoder, recipe)
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        module = LossModule(self.decoder, recipe.z_loss, precision)
-        self.module: Any = torch.compile(module, dynamic=False) if recipe.compile else module
+        self.named = dict(self.decoder.named_parameters())  # what is learned and saved: float32 whatever the precision
+        self.master = MasterWeights(self.decoder) if precision == "bfloat16-master" else None
+        self.module = LossModule(self.decoder, recipe.z_loss, precision)
 
     def step(self, batch: list[MicroBatch], learning_rate: float) -> StepResult:
         """One update from the micro-batches of a whole step; each weighs by its number of targets."""
@@ -101,19 +115,21 @@ class PlainEngine:
         norm = clip_gradients(self.parameters, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.master is not None:
+            self.master.publish()
         return StepResult(loss, norm)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((name, parameter.detach()) for name, parameter in self.decoder.named_parameters())
+        yield from ((name, parameter.detach()) for name, parameter in self.named.items())
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.decoder.named_parameters():
+        for name, parameter in self.named.items():
             yield f"weight/{name}", parameter.detach()
             for moment in MOMENTS:
                 yield f"{moment}/{name}", self.optimizer.state[parameter][moment]
 
     def restore(self, read: TensorReader, step: int) -> None:
-        for name, parameter in self.decoder.named_parameters():
+        for name, parameter in self.named.items():
             state = self.optimizer.state[parameter]
             for moment in MOMENTS:
                 state[moment] = read.read(f"{moment}/{name}").to(parameter.device)

@@ -11,7 +11,7 @@ from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 from modeling.presets import preset
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "bfloat16-master"]
 
 
 class ModelRecipe(Section):
@@ -77,8 +77,16 @@ class PretrainRecipe(Section):
     clip: float = Field(1.0, ge=0, description="the gradient's norm is scaled down to this; 0: never")
     z_loss: float = Field(0.0, ge=0, description="weight of the squared log-partition term; part of the loss that is logged")
 
-    precision: Precision = Field("auto", description="auto: bfloat16 autocast where the hardware has it, else float32")
-    compile: bool = Field(False, description="torch.compile; worth it for long runs, its first use takes half a minute")
+    precision: Precision = Field(
+        "auto",
+        description="auto: bfloat16 autocast where the hardware has it, else float32; bfloat16-master: weights in bfloat16, "
+        "updated through float32 masters",
+    )
+    float8: Literal["none", "tensorwise", "rowwise"] = Field("none", description="float8 products in the layers; needs torchao and a GPU")
+    recompute: Literal["none", "selective", "full"] = Field(
+        "none", description="what layers make again on the way back instead of keeping it: memory for time"
+    )
+    compile: bool = Field(False, description="torch.compile of the layers; worth it for long runs, its first use takes half a minute")
     threads: int = Field(0, ge=0, description="CPU threads of all ranks together; 0: every core of this process")
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage; used with more than one rank")
 
@@ -107,4 +115,4 @@ class PretrainRecipe(Section):
 
 
 # What may differ between a run and its resumption: where and how it is computed and watched, not what is trained.
-FREE_TO_CHANGE = {"micro_rows", "compile", "threads", "zero_stage", "checkpoint_every", "keep_last", "log_every"}
+FREE_TO_CHANGE = {"micro_rows", "recompute", "compile", "threads", "zero_stage", "checkpoint_every", "keep_last", "log_every"}

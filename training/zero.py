@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_pipeline.errors import InputError
 from data_pipeline.storage import write_json
 from modeling.decoder import Decoder
 from training.batches import BatchPlan, MicroBatch
-from training.engine import LossModule, StepResult, TensorReader, clip_gradients
+from training.engine import LossModule, StepResult, TensorReader, clip_gradients, prepare_decoder
 from training.hardware import pick_device
 from training.optimizer import MOMENTS, build_optimizer, set_learning_rate
 from training.recipe import PretrainRecipe
@@ -71,6 +72,8 @@ class ZeroEngine:
     """The decoder inside `deepspeed.initialize`; the process group must exist."""
 
     def __init__(self, decoder: Decoder, recipe: PretrainRecipe, precision: str, batches: BatchPlan, out: Path) -> None:
+        if precision == "bfloat16-master":
+            raise InputError('[pretrain] precision = "bfloat16-master" is for one rank; over several ranks "bfloat16" is allowed')
         deepspeed = load_deepspeed()
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self.device = pick_device(self.rank)
@@ -81,13 +84,11 @@ class ZeroEngine:
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         self.decoder = decoder
         self.names = [name for name, _ in decoder.named_parameters()]
-        module = LossModule(decoder.to(self.device), recipe.z_loss, precision)
+        module = LossModule(prepare_decoder(decoder, recipe, self.device), recipe.z_loss, precision)
         optimizer = build_optimizer(decoder, recipe)
         self.client_optimizer = optimizer
         self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
         self.start_optimizer()
-        if recipe.compile:
-            self.engine.compile()
 
     def step(self, batch: list[MicroBatch], learning_rate: float) -> StepResult:
         """One update. DeepSpeed takes the mean over ranks and micro-batches; ours is the mean over targets, so each is scaled back."""

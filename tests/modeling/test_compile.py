@@ -26,10 +26,10 @@ def fresh_compiler() -> None:
     counters.clear()
 
 
-def trained(decoder: Decoder, seed: int = 1, packed: bool = False) -> list[torch.Tensor]:
+def trained(decoder: Decoder, seed: int = 1, packed: bool = False, document: int = 9) -> list[torch.Tensor]:
     """The loss and the gradients of one pass."""
     decoder.zero_grad()
-    documents_BT = (torch.arange(24) // 9)[None].expand(2, -1) if packed else None
+    documents_BT = (torch.arange(24) // document)[None].expand(2, -1) if packed else None
     loss = decoder.loss(random_ids(2, 24, seed=seed), random_ids(2, 24, seed=9), documents_BT=documents_BT)
     loss.backward()
     return [loss.detach(), *(parameter.grad for parameter in decoder.parameters() if parameter.grad is not None)]
@@ -55,7 +55,7 @@ def test_the_next_batch_compiles_nothing(packed: bool) -> None:
     first = [one.clone() for one in trained(decoder, packed=packed)]
     before = counters["stats"]["unique_graphs"]
     assert before == 1
-    second = trained(decoder, seed=2, packed=packed)
+    second = trained(decoder, seed=2, packed=packed, document=5)  # packed: another number of documents
     assert counters["stats"]["unique_graphs"] == before
     assert not torch.equal(first[0], second[0])
 

@@ -1,0 +1,124 @@
+"""bfloat16 weights with float32 masters: AdamW on the masters, small updates that count, and checkpoints in float32."""
+
+import torch
+from torch import nn
+
+from modeling.decoder import Decoder
+from modeling.initialise import initialise
+from modeling.presets import TINY
+from training.batches import MicroBatch
+from training.engine import PlainEngine
+from training.optimizer import MOMENTS
+from training.recipe import PretrainRecipe
+
+RATE = 1e-5  # below what bfloat16 can add to a norm's weight of 1
+RECIPE = PretrainRecipe(learning_rate=RATE, weight_decay=0.1, clip=0.5, rows_per_step=4, micro_rows=2, context=24)
+
+
+def new_decoder() -> Decoder:
+    return initialise(Decoder(TINY), torch.Generator().manual_seed(0))
+
+
+def batch_of(step: int) -> list[MicroBatch]:
+    """Two micro-batches of unequal numbers of targets."""
+    generator = torch.Generator().manual_seed(step)
+    made = []
+    for ignored in (0, 5):
+        ids_BT = torch.randint(0, TINY.vocab_size, (2, 25), generator=generator)
+        targets_BT = ids_BT[:, 1:].clone()
+        targets_BT[:, :ignored] = -100
+        made.append(MicroBatch(ids_BT[:, :-1], torch.arange(24)[None].expand(2, -1), torch.zeros(2, 24, dtype=torch.long), targets_BT))
+    return made
+
+
+def gradients(model: Decoder, step: int) -> list[torch.Tensor]:
+    """The step's gradients, clipped, summed over micro-batches in float32."""
+    sums = [torch.zeros(parameter.shape) for parameter in model.parameters()]
+    batch = batch_of(step)
+    total = sum(micro.num_targets for micro in batch)
+    for micro in batch:
+        model.zero_grad()
+        loss = model.loss(micro.ids_BT, micro.targets_BT, micro.positions_BT, micro.documents_BT)
+        (loss * (micro.num_targets / total)).backward()
+        for one, parameter in zip(sums, model.parameters(), strict=True):
+            assert parameter.grad is not None
+            one += parameter.grad.float()
+    norm = torch.stack([one.norm() for one in sums]).norm()
+    return [one * min(1.0, 0.5 / (norm.item() + 1e-6)) for one in sums]
+
+
+def reference(masters: bool, steps: int) -> list[torch.Tensor]:
+    """AdamW written out (arXiv 1711.05101), on float32 masters rounded for each pass, or on the bfloat16 weights themselves."""
+    model = new_decoder().to(torch.bfloat16)
+    weights = [one.detach().clone() for one in (new_decoder() if masters else model).parameters()]
+    means, squares = [torch.zeros(one.shape) for one in weights], [torch.zeros(one.shape) for one in weights]
+    embedding = model.embedding.weight
+    for step in range(steps):
+        with torch.no_grad():
+            for parameter, weight in zip(model.parameters(), weights, strict=True):
+                parameter.copy_(weight)
+        for index, (parameter, grad) in enumerate(zip(model.parameters(), gradients(model, step), strict=True)):
+            decay = 0.0 if parameter.ndim < 2 or parameter is embedding else 0.1
+            means[index] = 0.9 * means[index] + 0.1 * grad
+            squares[index] = 0.95 * squares[index] + 0.05 * grad**2
+            mean, square = means[index] / (1 - 0.9 ** (step + 1)), squares[index] / (1 - 0.95 ** (step + 1))
+            wide = weights[index].float() * (1 - RATE * decay) - RATE * mean / (square.sqrt() + 1e-8)
+            weights[index] = wide.to(weights[index].dtype)
+    return weights
+
+
+def test_masters_follow_adamw_and_small_updates_count() -> None:
+    engine = PlainEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
+    for step in range(6):
+        engine.step(batch_of(step), RATE)
+    ours = dict(engine.weights())
+    start = [one.detach() for one in new_decoder().parameters()]
+    for mine, theirs, before in zip(ours.values(), reference(masters=True, steps=6), start, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() < 0.01 * (theirs - before).norm()
+    moved = (ours["norm.weight"] - 1).abs()
+    assert 0 < moved.max() < 2**-9
+    stalled = reference(masters=False, steps=6)
+    names = [name for name, _ in new_decoder().named_parameters()]
+    assert torch.equal(stalled[names.index("norm.weight")].float(), torch.ones(32))  # bfloat16 alone learns nothing here
+
+
+def test_the_decoder_holds_rounded_masters_and_no_gradients() -> None:
+    engine = PlainEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
+    engine.step(batch_of(0), 1e-2)
+    masters = dict(engine.weights())
+    assert list(masters) == [name for name, _ in new_decoder().named_parameters()]
+    for name, parameter in engine.decoder.named_parameters():
+        assert isinstance(parameter, nn.Parameter)
+        assert parameter.dtype == torch.bfloat16
+        assert parameter.grad is None
+        assert torch.equal(parameter, masters[name].to(torch.bfloat16))
+        assert not torch.equal(parameter.float(), masters[name]) or parameter.ndim == 1
+
+
+class Saved:
+    """A checkpoint in memory."""
+
+    def __init__(self, engine: PlainEngine) -> None:
+        self.tensors = {name: tensor.clone() for name, tensor in engine.tensors()}
+
+    def read(self, name: str) -> torch.Tensor:
+        return self.tensors[name].clone()
+
+
+def test_a_restored_engine_goes_on_with_the_same_bits() -> None:
+    engine = PlainEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
+    engine.step(batch_of(0), 1e-3)
+    saved = Saved(engine)
+    assert all(tensor.dtype == torch.float32 for tensor in saved.tensors.values())
+    assert len(saved.tensors) == len(engine.named) * (1 + len(MOMENTS))
+    decoder = Decoder(TINY)
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            parameter.copy_(saved.read(f"weight/{name}"))
+    again = PlainEngine(decoder, RECIPE, "bfloat16-master", torch.device("cpu"))
+    again.restore(saved, 1)
+    for one in (engine, again):
+        one.step(batch_of(1), 1e-3)
+    for (name, mine), (_, theirs) in zip(engine.tensors(), again.tensors(), strict=True):
+        assert torch.equal(mine, theirs), name
