@@ -76,6 +76,7 @@ def run_case(size: str, case: str, sides: list[Side], bfloat16: bool, options: a
         checks["leak_without_isolation"] = check_the_check(sides[-1], first, bfloat16)
     turns = [(side, way) for side in sides for way in side.ways]
     warm_up = {label(side, way): warm(side, way, batch, bfloat16) for side, way in turns}
+    print(f"{size}, {case}, {dtype_name(bfloat16)}: sides agree; warmed up in", warm_up, flush=True)
     if kind == "packed":
         checks["leak"] = {label(side, way): check_isolation(side, way, first, bfloat16) for side, way in turns}
     seconds: dict[str, list[float]] = {label(side, way): [] for side, way in turns}
