@@ -12,12 +12,21 @@ from modeling.visible import Visible, dense_mask
 class Masks:
     """One mask for the dense layers, one for the blocksparse ones; None where plain causality says it all, unless `always`.
 
-    Without `dense` the dense layers have another way and none is made for them.
+    Without `dense` or `sparse` those layers have another way and none is made for them.
     """
 
-    def __init__(self, config: DecoderConfig, visible: Visible, device: torch.device, always: bool = False, dense: bool = True) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        visible: Visible,
+        device: torch.device,
+        always: bool = False,
+        dense: bool = True,
+        sparse: bool = True,
+    ) -> None:
         self.dense = dense_mask(visible, device) if dense and (always or not visible.plain) else None
-        self.sparse = None if config.blocksparse is None else dense_mask(visible, device, config.blocksparse, config.num_heads)
+        pattern = config.blocksparse if sparse else None
+        self.sparse = None if pattern is None else dense_mask(visible, device, pattern, config.num_heads)
 
     def of(self, sparse: bool) -> Tensor | None:
         """The mask of a blocksparse layer, or of a dense one."""
