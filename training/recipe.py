@@ -17,7 +17,7 @@ Precision = Literal["auto", "float32", "bfloat16", "bfloat16-master"]
 class ModelRecipe(Section):
     """[model]: a member of the family by name, and sizes that differ from it."""
 
-    preset: str = Field("demo", description="the decoder to start from; a name of modeling.config.PRESETS")
+    preset: str = Field("demo", description="the decoder to start from; a name of modeling.presets.PRESETS")
     vocab_size: int = Field(0, ge=0, description="0: as many entries as the tokenizer has")
     hidden_size: int | None = Field(None, ge=2)
     intermediate_size: int | None = Field(None, ge=1)

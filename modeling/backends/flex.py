@@ -75,13 +75,13 @@ def check_device(config: DecoderConfig, device: torch.device) -> None:
 def compiled_attention(device: str) -> Callable[..., Tensor]:
     """Compiled once per process; a whole graph, so that torch says when it has compiled too often and does not go on without its kernel."""
     dynamic = False if device == "cpu" else None
-    return torch.compile(flex_attention, fullgraph=True, dynamic=dynamic, recompile_limit=MAX_COMPILED)  # pyright: ignore[reportReturnType]
+    return torch.compile(flex_attention, fullgraph=True, dynamic=dynamic, recompile_limit=MAX_COMPILED)  # pyright: ignore[reportCallIssue, reportReturnType]
 
 
 @cache
 def compiled_block_mask() -> Callable[..., BlockMask]:
     """Compiled, the mask of T * S values never exists as a whole."""
-    return torch.compile(create_block_mask, fullgraph=True, recompile_limit=MAX_COMPILED)
+    return torch.compile(create_block_mask, fullgraph=True, recompile_limit=MAX_COMPILED)  # pyright: ignore[reportCallIssue]
 
 
 def block_mask(visible: Visible, device: torch.device, sparse: BlockSparse | None = None, num_heads: int = 1) -> BlockMask:

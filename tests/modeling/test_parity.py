@@ -12,7 +12,7 @@ from transformers import Phi3ForCausalLM
 from modeling import load_decoder, save_decoder
 from modeling.decoder import Decoder
 from modeling.feed_forward import FeedForward
-from modeling.hf_weights import hf_name
+from modeling.hf_layout import hf_name, layout_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -60,7 +60,7 @@ def paired_gradients(ours: Decoder, theirs: Phi3ForCausalLM, ids_BT: Tensor) -> 
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     pairs = {}
     for name, parameter in ours.named_parameters():
-        other = expected.pop(hf_name(name))
+        other = expected.pop(hf_name(name, layout_of(ours.config)))
         assert parameter.grad is not None
         assert other is not None
         pairs[name] = (parameter.grad, other)

@@ -89,7 +89,7 @@ def test_logits_are_bit_equal(tmp_path: Path, dtype: str, case: tuple[DecoderCon
 @given(case=cases())
 def test_gradients_are_equal(tmp_path: Path, case: tuple[DecoderConfig, Tensor, str]) -> None:
     """Every tensor within 1e-6 of the largest gradient's norm: a gradient that is zero but for rounding has no size of its own."""
-    from modeling.hf_weights import hf_name
+    from modeling.hf_layout import hf_name, layout_of
 
     config, ids_BT, attention = case
     ours, theirs = pair(config, tmp_path / "model", torch.float32, attention)
@@ -97,7 +97,7 @@ def test_gradients_are_equal(tmp_path: Path, case: tuple[DecoderConfig, Tensor, 
     theirs(ids_BT).logits.square().sum().backward()
     largest = max(parameter.grad.norm() for parameter in theirs.parameters())
     for name, parameter in ours.named_parameters():
-        expected = theirs.get_parameter(hf_name(name)).grad
+        expected = theirs.get_parameter(hf_name(name, layout_of(ours.config))).grad
         assert (parameter.grad - expected).norm() <= 1e-6 * largest, name
 
 
