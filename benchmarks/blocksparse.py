@@ -1,9 +1,9 @@
 """phi-3-small's blocksparse attention against torch's dense causal attention on a CPU: python -m benchmarks.blocksparse [--rounds N]
 
 One row of 8,192 tokens, 32 query heads, 8 key heads, 128 features, as in phi-3-small; forward alone, and forward with backward. The two
-take turns, one pass each a round; a ratio is of two passes of the same round, and its median is reported. Pairs are query-key pairs over all
-heads: needed by the pattern, computed by the operator (masked ones included), in the exact causal triangle, and computed by torch's kernel for
-it. Writes benchmarks/results/blocksparse.json.
+take turns, one pass each a round; a ratio is of two passes of the same round, and its median is reported. Pairs are query-key pairs over
+all heads: needed by the pattern, computed by the operator (masked ones included), in the exact causal triangle, and computed by torch's
+kernel for it. Writes benchmarks/results/blocksparse.json.
 """
 
 # B rows, T tokens, N query heads, K key heads, H features per head.
