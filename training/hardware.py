@@ -25,6 +25,8 @@ def has_fast_bfloat16() -> bool:
 
 def resolve_precision(precision: str) -> tuple[str, str]:
     """The precision `auto` means here, and the line that says so (empty where the recipe names one)."""
+    if precision == "bfloat16-master":
+        return precision, "bfloat16 weights and products, float32 master copies"
     if precision != "auto":
         return precision, ""
     if has_fast_bfloat16():
