@@ -39,7 +39,7 @@ def blocksparse_attention(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, bounds
         q_BNTH, k_BKTH, v_BKTH = q_BNTH.to(dtype), k_BKTH.to(dtype), v_BKTH.to(dtype)
     _check(q_BNTH, k_BKTH, v_BKTH)
     ints = (sparse.block, sparse.local_blocks, sparse.vertical_stride, sparse.same_heads)
-    return torch.ops.phial.blocksparse_attention(q_BNTH, k_BKTH, v_BKTH, bounds_D, *ints, scale)[0]
+    return _blocksparse(q_BNTH, k_BKTH, v_BKTH, bounds_D, *ints, scale)[0]
 
 
 def _check(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor) -> None:
@@ -108,7 +108,7 @@ class _Masks:
     def of(self, chunk: Chunk, offset: int) -> Tensor:
         phase = (chunk.phase + offset) % self.sparse.vertical_stride
         queries, keys = chunk.end - chunk.first, chunk.end - chunk.local_first
-        # A document's first chunk is its longest, but a later document's may be longer still.
+        # A mask serves shorter chunks too; that of an earlier, short document may be too small.
         if phase not in self.made or self.made[phase].shape[0] < queries:
             self.made[phase] = self._make(phase, queries, keys)
         return self.made[phase][:queries, :keys]
@@ -295,17 +295,16 @@ def _(gradient_BNTH: Tensor, q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, *_r
     return _like_heads(q_BNTH), _like_heads(k_BKTH), _like_heads(v_BKTH)
 
 
-def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     q_BNTH, k_BKTH, v_BKTH, bounds_D, *settings = inputs
+    ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(q_BNTH, k_BKTH, v_BKTH, bounds_D, *output)
-    ctx.settings = settings  # pyright: ignore[reportAttributeAccessIssue]
+    ctx.settings = settings
 
 
-def _gradients(ctx: torch.autograd.function.FunctionCtx, gradient_BNTH: Tensor, _lse: Tensor) -> tuple[Tensor | None, ...]:
-    """Only the output carries a gradient; nobody outside this file sees the logsumexp."""
-    saved, settings = ctx.saved_tensors, ctx.settings  # pyright: ignore[reportAttributeAccessIssue]
-    grads = torch.ops.phial.blocksparse_attention_backward(gradient_BNTH, *saved, *settings)
-    return *grads, None, *(None for _ in settings)
+def _gradients(ctx, gradient_BNTH: Tensor, _lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    grads = _blocksparse_backward(gradient_BNTH, *ctx.saved_tensors, *ctx.settings)
+    return *grads, None, *(None for _ in ctx.settings)
 
 
 _blocksparse.register_autograd(_gradients, setup_context=_keep)
