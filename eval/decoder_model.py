@@ -9,6 +9,7 @@ from eval.models import Identity, Model, as_float
 from eval.text import TextSide
 from modeling.decoder import Decoder
 from modeling.decoding import Decoding
+from modeling.rope import factors_of_length
 
 
 class DecoderModel(Model):
@@ -20,7 +21,7 @@ class DecoderModel(Model):
 
     def alike(self, length: int, longest: int) -> bool:
         config = self.decoder.config
-        return config.rope_scaling is None or (length > config.original_positions) == (longest > config.original_positions)
+        return factors_of_length(config, length) == factors_of_length(config, longest)
 
     @torch.inference_mode()
     def prefill(self, ids_BT: Tensor, room: int) -> tuple[Decoding, Tensor]:

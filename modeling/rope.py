@@ -23,11 +23,14 @@ def inverse_frequencies(config: DecoderConfig, factors: Factors, device: torch.d
     return 1.0 / (factor_P * config.rope_theta**exponent_P)
 
 
+def factors_of_length(config: DecoderConfig, length: int) -> Factors:
+    """Which longrope set rotates a text of `length` tokens when its length decides: long past the original length."""
+    return "long" if config.rope_scaling is not None and length > config.original_positions else "short"
+
+
 def factors_for(config: DecoderConfig, positions_BT: Tensor) -> Factors:
-    """Which longrope set the whole batch gets when its length decides: long once any position lies past the original length."""
-    if config.rope_scaling is None:
-        return "short"
-    return "long" if int(positions_BT.max()) + 1 > config.original_positions else "short"
+    """`factors_of_length` of the whole batch: its last position decides, which is read where there is longrope only."""
+    return "short" if config.rope_scaling is None else factors_of_length(config, int(positions_BT.max()) + 1)
 
 
 def rotary_tables(config: DecoderConfig, positions_BT: Tensor, factors: Factors, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

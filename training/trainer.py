@@ -18,6 +18,7 @@ from modeling.decoder import Decoder
 from modeling.hf_weights import write_hf_folder
 from modeling.initialise import initialise
 from modeling.model_checkpoint import decoder_metadata
+from modeling.rope import factors_of_length
 from training.batches import BatchPlan, read_batch
 from training.checkpoint import CheckpointStore
 from training.engine import Engine, PlainEngine, StepResult, load_weights
@@ -101,9 +102,8 @@ class Run:
 
     def build_engine(self, checkpoint: Checkpoint | None) -> Engine:
         """The decoder, seeded or from the checkpoint, inside its engine."""
-        short = self.recipe.context <= self.plan.config.original_positions
         attention = pick_attention(pick_device(), self.precision, self.recipe.context)
-        decoder = Decoder(self.plan.config, attention=attention, rope_factors="short" if short else "long")
+        decoder = Decoder(self.plan.config, attention=attention, rope_factors=factors_of_length(self.plan.config, self.recipe.context))
         if checkpoint is None:
             initialise(decoder, torch.Generator().manual_seed(self.job.seed))
         else:
