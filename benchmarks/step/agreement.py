@@ -1,12 +1,13 @@
-"""What must hold before anything is timed: all sides compute the same step, and packed documents do not see one another."""
+"""What must hold before anything is timed: all ways compute the same step, and packed documents do not see one another."""
 
 import math
+import time
 from dataclasses import replace
 
 import torch
 
 from benchmarks.step.rows import IGNORED, Batch
-from benchmarks.step.sides import Side, autocast
+from benchmarks.step.sides import Side, autocast, label
 from data_pipeline.errors import InputError
 
 # Relative bounds. bfloat16 keeps 8 bits, and the sides round at different places.
@@ -17,21 +18,29 @@ LEAK_BOUND = 1e-7
 
 
 class Disagreement(InputError):
-    """Two sides differ by more than rounding, so their speeds cannot be compared."""
+    """Two ways differ by more than rounding, so their speeds cannot be compared."""
 
 
 def check_sides(sides: list[Side], batch: Batch, bfloat16: bool) -> dict[str, dict[str, float]]:
-    """Loss and gradient norm of each side, first way, against the last side's; raises Disagreement."""
-    found = {side.name: side.gradient_norm(next(iter(side.ways)), batch, bfloat16) for side in sides}
-    loss, norm = found[sides[-1].name]
-    for name, (its_loss, its_norm) in found.items():
-        for what, its, other, bound in (
-            ("loss", its_loss, loss, LOSS_BOUND[bfloat16]),
-            ("gradient norm", its_norm, norm, NORM_BOUND[bfloat16]),
-        ):
-            if not math.isclose(its, other, rel_tol=bound):
-                raise Disagreement(f"{what} on {batch.kind} rows: {name} has {its:.8g}, {sides[-1].name} {other:.8g}; {bound:g} is allowed")
-    return {name: {"loss": its_loss, "gradient_norm": its_norm} for name, (its_loss, its_norm) in found.items()}
+    """Loss, gradient norm and seconds (compilation included) of every way of every side, by label; raises Disagreement.
+
+    Each is held against the last side's first way. Before any step, because a side with more ways has taken more steps afterwards.
+    """
+    reference = label(sides[-1], next(iter(sides[-1].ways)))
+    found: dict[str, dict[str, float]] = {}
+    for side in sides:
+        for way in side.ways:
+            began = time.perf_counter()
+            loss, norm = side.gradient_norm(way, batch, bfloat16)
+            found[label(side, way)] = {"loss": loss, "gradient_norm": norm, "seconds": round(time.perf_counter() - began, 2)}
+    for name, its in found.items():
+        for what, bound in (("loss", LOSS_BOUND[bfloat16]), ("gradient_norm", NORM_BOUND[bfloat16])):
+            if not math.isclose(its[what], found[reference][what], rel_tol=bound):
+                raise Disagreement(
+                    f"{what.replace('_', ' ')} on {batch.kind} rows: {name} has {its[what]:.8g}, "
+                    f"{reference} {found[reference][what]:.8g}; {bound:g} is allowed"
+                )
+    return found
 
 
 def leak(side: Side, way: str, batch: Batch, bfloat16: bool) -> float:

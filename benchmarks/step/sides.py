@@ -59,6 +59,11 @@ class Side:
         return loss.item(), norm.item()
 
 
+def label(side: Side, way: str) -> str:
+    """What a way of a side is called in records."""
+    return f"{side.name}, {way}"
+
+
 def autocast(batch: Batch, bfloat16: bool) -> Any:
     return torch.autocast(batch.ids_BT.device.type, torch.bfloat16) if bfloat16 else nullcontext()
 

@@ -36,6 +36,7 @@ def test_quick_run_writes_every_case(tmp_path: Path) -> None:
     for one in record["results"]:
         assert set(one["tokens_per_s"]) == {"phial, eager", "transformers, eager", "plain torch, eager"}
         assert set(one["ours_times_as_fast"]) == {"transformers", "plain torch"}
+        assert set(one["checks"]["agreement"]) == set(one["tokens_per_s"])
     kept, padded = record["results"][0], record["results"][1]
     assert all(share <= 1e-7 for share in kept["checks"]["leak"].values())
     assert all(real < padded["rows"] * padded["row_tokens"] for real in padded["real_tokens"])
@@ -54,7 +55,17 @@ def test_sides_agree_and_another_model_does_not(kind: str, sides: list[Side]) ->
     check_sides(sides, batch, bfloat16=True)
     with torch.no_grad():
         sides[1].parameters[0].mul_(1.1)
-    with pytest.raises(Disagreement, match="transformers has"):
+    with pytest.raises(Disagreement, match="transformers, eager has"):
+        check_sides(sides, batch, bfloat16=False)
+
+
+def test_every_way_must_agree_not_only_the_first(sides: list[Side]) -> None:
+    batch, theirs = packed(), sides[1]
+    theirs.ways["compiled layers"] = theirs.ways["eager"]
+    found = check_sides(sides, batch, bfloat16=False)
+    assert list(found) == ["phial, eager", "transformers, eager", "transformers, compiled layers", "plain torch, eager"]
+    theirs.ways["compiled layers"] = lambda one: theirs.ways["eager"](one) * 1.01
+    with pytest.raises(Disagreement, match="transformers, compiled layers has"):
         check_sides(sides, batch, bfloat16=False)
 
 
