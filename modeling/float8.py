@@ -15,7 +15,7 @@ from modeling.errors import ModelError
 
 # tensorwise: one scale per matrix, fastest. rowwise: one per row, rounded to a power of two, closer to bfloat16.
 RECIPES = ("tensorwise", "rowwise")
-INSTALL = "pip install 'phial[float8]'"
+INSTALL = 'pip install -e ".[float8]"'
 MULTIPLE = 16  # the kernels' alignment, in features
 CAPABILITY = (8, 9)
 

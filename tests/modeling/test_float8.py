@@ -51,7 +51,7 @@ def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ModelError, match=r"capability 8\.9 or more; cuda:0 has 8\.0"):
         check_device(torch.device("cuda", 0))
     monkeypatch.setattr(float8.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"torchao, which is not installed: pip install 'phial\[float8\]'"):
+    with pytest.raises(ModelError, match=r'torchao, which is not installed: pip install -e "\.\[float8\]"'):
         use_float8(random_decoder(ROUND))
 
 
