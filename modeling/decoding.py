@@ -2,14 +2,16 @@
 
 # B batch, T tokens, D width, V vocabulary.
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
 from modeling.kv_cache import KVCache
+from modeling.rope import factors_of_length
 
 # Tokens read at once: a long prompt's masks then take this many rows, not a row per token.
 CHUNK = 1024
@@ -19,7 +21,8 @@ class Decoding:
     """Rows of equal length, padded on the left, that grow together: `feed` reads tokens and answers what may come next.
 
     `capacity` is the longest a row may become. Keys and values are those of the whole text at any time: where the text's length changes
-    longrope's factors, all of it is read again (transformers and onnxruntime do the same).
+    longrope's factors, all of it is read again (transformers and onnxruntime do the same). A `feed` that is broken off, by Ctrl-C say,
+    leaves the text as it was before; what the cache has of it already is not read a second time.
     """
 
     def __init__(self, decoder: Decoder, batch_size: int, capacity: int, padding_B: Tensor | None = None) -> None:
@@ -40,34 +43,47 @@ class Decoding:
         """Reads (B, T) more tokens; logits (B, V) after the last of them."""
         if ids_BT.ndim != 2 or ids_BT.shape[1] == 0:
             raise ModelError(f"ids must be (batch, tokens) with at least one token, got the shape {tuple(ids_BT.shape)}")
-        self.cache.check_room(*ids_BT.shape)
-        unread_BT = ids_BT.to(self.ids_BT.device)
-        self.ids_BT = torch.cat((self.ids_BT, unread_BT), dim=1)
-        factors = self._factors()
-        if self.cache.factors not in (None, factors):
-            self.cache.reset()
-            unread_BT = self.ids_BT
+        batch_size, tokens = ids_BT.shape
+        factors = self._factors(self.length + tokens)
+        self._keep(self.length, factors)
+        self.cache.check_room(batch_size, self.length - self.cache.length + tokens)
         self.cache.factors = factors
+        text_BT = torch.cat((self.ids_BT, ids_BT.to(self.ids_BT.device)), dim=1)
         hidden_BTD = torch.empty(0)
-        for chunk_BT in unread_BT.split(CHUNK, dim=1):
-            hidden_BTD = self.decoder.hidden_states(chunk_BT, cache=self.cache, padding_B=self.padding_B)
-        return self.decoder.logits(hidden_BTD[:, -1])
+        with evaluating(self.decoder):
+            for chunk_BT in text_BT[:, self.cache.length :].split(CHUNK, dim=1):
+                hidden_BTD = self.decoder.hidden_states(chunk_BT, cache=self.cache, padding_B=self.padding_B)
+            logits_BV = self.decoder.logits(hidden_BTD[:, -1])
+        self.ids_BT = text_BT  # not before: whoever compares a prompt with `ids_BT` takes them for read
+        return logits_BV
 
     def rewind(self, length: int) -> None:
-        """Forgets all but the first `length` tokens, whose keys are kept where they are still here."""
+        """Forgets all but the first `length` tokens; where keys of theirs are no longer here, the next `feed` reads them all again."""
         self.ids_BT = self.ids_BT[:, :length]
-        if length and self.cache.factors in (None, self._factors()) and self.cache.rewind(length):
-            return
-        self.cache.reset()
-        kept_BT, self.ids_BT = self.ids_BT, self.ids_BT[:, :0]
-        if length:
-            self.feed(kept_BT)
+        self._keep(self.length, self._factors(self.length))
 
-    def _factors(self) -> str:
-        config, chosen = self.decoder.config, self.decoder.rope_factors
-        if chosen != "auto":
-            return chosen
-        return "long" if config.rope_scaling is not None and self.length - self.least_padding > config.original_positions else "short"
+    def _keep(self, length: int, factors: str) -> None:
+        """Leaves no keys in the cache but those of the first `length` tokens: none where they have other factors or are not whole."""
+        if self.cache.factors not in (None, factors) or not self.cache.rewind(min(length, self.cache.length)):
+            self.cache.reset()
+
+    def _factors(self, length: int) -> str:
+        """The longrope set of a text of `length` tokens, padding included."""
+        chosen = self.decoder.rope_factors
+        return factors_of_length(self.decoder.config, length - self.least_padding) if chosen == "auto" else chosen
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module without dropout inside the block, whatever mode its parts are in; the mode of each comes back afterwards."""
+    in_training = [part for part in module.modules() if part.training]
+    for part in in_training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in in_training:
+            part.training = True
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +111,8 @@ def generate(
     """New token ids for each prompt of token ids, all in one batch; the id that ends an answer is not given out.
 
     An answer ends at one of `stop_ids` (None: the configuration's `eos_ids`), after `max_new_tokens`, or when the longest row reaches
-    `max_positions`. `choose` takes logits (B, V) to ids (B,). Rows are padded on the left, and padding changes no row's answer.
+    `max_positions`. `choose` takes logits (B, V) to ids (B,). Rows are padded on the left, and padding changes no row's answer. No dropout
+    acts, in training mode neither.
     """
     config = decoder.config
     if max_new_tokens < 1:
@@ -116,13 +133,14 @@ def generate(
 
 def batches_of_one_regime(decoder: Decoder, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
     """Rows that may share a batch: longrope goes by a batch's longest row, so a row that will cross the original length goes alone."""
-    original = decoder.config.original_positions
-    if decoder.config.rope_scaling is None or decoder.rope_factors != "auto":
+    config = decoder.config
+    if config.rope_scaling is None or decoder.rope_factors != "auto":
         return [list(range(len(lengths)))]
-    short = [row for row, length in enumerate(lengths) if length + max_new_tokens - 1 <= original]
-    long = [row for row, length in enumerate(lengths) if length > original]
-    crossing = [[row] for row in range(len(lengths)) if row not in {*short, *long}]
-    return [group for group in (short, long, *crossing) if group]
+    groups: dict[str, list[int]] = {}
+    for row, length in enumerate(lengths):
+        first, last = factors_of_length(config, length), factors_of_length(config, length + max_new_tokens - 1)
+        groups.setdefault(first if first == last else f"row {row} alone", []).append(row)
+    return list(groups.values())
 
 
 def generate_batch(

@@ -17,7 +17,8 @@ class KVCache:
 
     Under a window, keys that no later query can see are let go: at most window_keys - 1 + 256 tokens are held, however long the text.
     `length` counts the tokens of the text, `held` those whose keys are here. `factors` remembers which longrope set rotated the keys: they
-    cannot be mixed, so a decoder refuses to go on with the other.
+    cannot be mixed, so a decoder refuses to go on with the other. A pass that is broken off between two layers leaves `length`, `held` and
+    the keys that they count as they were, unless it was moving the window: then `half_moved` stays true, and only `reset` helps.
     """
 
     def __init__(
@@ -41,17 +42,21 @@ class KVCache:
         self.batch_size = batch_size
         self.length = 0
         self.held = 0
+        self.half_moved = False
         self.factors: str | None = None
 
     def reset(self) -> None:
         """Forgets everything; the memory is kept."""
         self.length = self.held = 0
+        self.half_moved = False
         self.factors = None
 
     def check_room(self, batch_size: int, num_tokens: int) -> None:
         """Refuses what does not fit, before any layer has written."""
         if batch_size != self.batch_size:
             raise ModelError(f"the cache was made for batch_size={self.batch_size}, got a batch of {batch_size}")
+        if self.half_moved:
+            raise ModelError("the pass that moved the cache's window was broken off; reset it and give the whole text again")
         if self.length + num_tokens > self.capacity:
             raise ModelError(f"the cache holds {self.capacity} tokens; {self.length} are there and {num_tokens} more came")
 
@@ -76,6 +81,7 @@ class KVCache:
             return buffer_BKSH[:, :, :end]
         all_BKSH = torch.cat((buffer_BKSH[:, :, self.held - kept : self.held], new_BKTH), dim=2)
         stays = self._stays(tokens)
+        self.half_moved = True
         buffer_BKSH[:, :, :stays] = all_BKSH[:, :, all_BKSH.shape[2] - stays :]
         return all_BKSH
 
@@ -87,13 +93,13 @@ class KVCache:
 
     def advance(self, num_tokens: int) -> None:
         """Counts the tokens that every layer has written."""
-        self.held = self._stays(num_tokens)
-        self.length += num_tokens
+        self.held, self.length = self._stays(num_tokens), self.length + num_tokens
+        self.half_moved = False
 
     def rewind(self, length: int) -> bool:
-        """Forgets the tokens after the first `length`; False, with nothing changed, where keys that these need were let go."""
+        """Forgets the tokens after the first `length`; False, with nothing changed, where keys that these need are not here."""
         held = self.held - (self.length - length)
-        if held < (length if self.reach is None else min(length, self.reach)):
+        if self.half_moved or length > self.length or held < (length if self.reach is None else min(length, self.reach)):
             return False
         self.held, self.length = held, length
         return True
@@ -104,5 +110,5 @@ class KVCache:
         stays = min(self.held, other.rows)
         other.keys[:, :, :, :stays] = self.keys[:, rows_R, :, self.held - stays : self.held]
         other.values[:, :, :, :stays] = self.values[:, rows_R, :, self.held - stays : self.held]
-        other.length, other.held, other.factors = self.length, stays, self.factors
+        other.length, other.held, other.factors, other.half_moved = self.length, stays, self.factors, self.half_moved
         return other

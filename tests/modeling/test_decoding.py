@@ -1,11 +1,16 @@
 """Decoding with a cache equals reading the whole text, for every member, window and longrope regime, padded or not."""
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from small_decoders import MEMBERS, SMALL, random_decoder, random_ids
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Phi3ForCausalLM
 
+from modeling import decoding as decoding_module
 from modeling import kv_cache, save_decoder
 from modeling.decoder import Decoder
 from modeling.decoding import Decoding, generate, pad_left
@@ -136,10 +141,10 @@ def test_crossing_reads_the_text_again(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = random_decoder(MEMBERS["longrope"]).eval()
     ids_BT = random_ids(1, 40)
     stale = Decoding(decoder, 1, 64)
-    monkeypatch.setattr(stale, "_factors", lambda: "short")
+    monkeypatch.setattr(stale, "_factors", lambda length: "short")
     stale.feed(ids_BT[:, :32])
     stale.cache.factors = "long"
-    monkeypatch.setattr(stale, "_factors", lambda: "long")
+    monkeypatch.setattr(stale, "_factors", lambda length: "long")
     right = Decoding(decoder, 1, 64)
     right.feed(ids_BT[:, :32])
     assert right.cache.factors == "short"
@@ -166,6 +171,87 @@ def test_rewinding_and_going_on(member: str, monkeypatch: pytest.MonkeyPatch) ->
             whole_BV = decoder(torch.cat((ids_BT[:, :length], other_BT), dim=1))[:, -1]
         torch.testing.assert_close(found_BV, whole_BV, **CLOSE)
         decoding.rewind(length)
+
+
+@contextmanager
+def interruption(part: nn.Module, after: int) -> Iterator[None]:
+    """Ctrl-C inside that part of the decoder, once it has run `after` times."""
+    runs = iter([False] * after + [True])
+
+    def hook(*_: object) -> None:
+        if next(runs):
+            raise KeyboardInterrupt
+
+    handle = part.register_forward_pre_hook(hook)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(("start", "end", "after"), [(0, 30, 2), (30, 31, 0), (20, 50, 0), (30, 50, 1)])
+@pytest.mark.parametrize("member", EVERY)
+def test_a_feed_broken_off_has_read_nothing(member: str, start: int, end: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token or several chunks, at their beginning or between two layers; afterwards another text comes, or the same one again."""
+    monkeypatch.setattr(kv_cache, "SLACK", 3)
+    monkeypatch.setattr(decoding_module, "CHUNK", 8)
+    decoder = random_decoder(EVERY[member]).eval()
+    ids_BT, other_BT = random_ids(2, 50), random_ids(2, 5, seed=9)
+    for part in (decoder.embedding, decoder.layers[1]):
+        for next_BT in (other_BT, ids_BT[:, start:end]):
+            decoding = Decoding(decoder, 2, 64)
+            if start:
+                decoding.feed(ids_BT[:, :start])
+            with interruption(part, after):
+                decoding.feed(ids_BT[:, start:end])
+            assert decoding.length == start
+            found_BV = decoding.feed(next_BT)
+            with torch.no_grad():
+                whole_BV = decoder(torch.cat((ids_BT[:, :start], next_BT), dim=1))[:, -1]
+            torch.testing.assert_close(found_BV, whole_BV, **CLOSE)
+
+
+def test_a_cache_whose_window_is_half_moved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_cache, "SLACK", 3)
+    decoder = random_decoder(MEMBERS["window"]).eval()
+    ids_BT = random_ids(1, 50)
+    cache = KVCache(decoder.config, batch_size=1, capacity=64)
+    with torch.no_grad():
+        whole_BTV = decoder(ids_BT)
+        decoder(ids_BT[:, :20], cache=cache)
+        with interruption(decoder.layers[1], 0):
+            decoder(ids_BT[:, 20:50], cache=cache)
+        for spoilt in (cache, cache.take(torch.zeros(1, dtype=torch.long), 64)):
+            assert not spoilt.rewind(10)
+            with pytest.raises(ModelError, match="moved the cache's window was broken off; reset it"):
+                decoder(ids_BT[:, 20:50], cache=spoilt)
+        cache.reset()
+        torch.testing.assert_close(decoder(ids_BT, cache=cache), whole_BTV, **CLOSE)
+
+
+def test_a_cache_does_not_rewind_forward() -> None:
+    cache = KVCache(MEMBERS["mha"], batch_size=1, capacity=64)
+    cache.advance(5)
+    assert not cache.rewind(6)
+    assert (cache.length, cache.held) == (5, 5)
+    assert cache.rewind(5)
+
+
+def test_no_dropout_acts_in_training_mode() -> None:
+    config = dataclasses.replace(SMALL, embedding_dropout=0.5, feed_forward_dropout=0.5)
+    decoder = random_decoder(config).eval()
+    prompt = random_ids(1, 9)[0].tolist()
+    wanted = generate(decoder, [prompt], 20, stop_ids=())
+    decoder.train()
+    decoder.layers[0].eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert not torch.equal(decoder(torch.tensor([prompt])), decoder(torch.tensor([prompt])))  # dropout does act here
+    assert generate(decoder, [prompt], 20, stop_ids=()) == wanted
+    assert decoder.training
+    assert decoder.layers[1].training
+    assert not decoder.layers[0].training
 
 
 def test_stops_and_limits() -> None:
