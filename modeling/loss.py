@@ -78,14 +78,17 @@ class FusedLoss(torch.autograd.Function):
             )
         count = count_targets(targets_BT)
         ctx.save_for_backward(grad_hidden_BTD, grad_head_VD, count)
+        ctx.head_dtype = head_VD.dtype
         return total / count
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None, None]:
         grad_hidden_BTD, grad_head_VD, count = ctx.saved_tensors
-        scale = grads[0] / count  # what was saved is the sum's gradient; never changed in place, since a graph may be gone back twice
-        hidden = None if grad_hidden_BTD is None else grad_hidden_BTD * scale
-        head = None if grad_head_VD is None else grad_head_VD * scale.to(grad_head_VD.dtype)
+        # What was saved is the sum's gradient; never changed in place, since a graph may be gone back twice. A scale with a dim of its own
+        # stays float32: rounded to bfloat16 it would make every value too large, or every one too small, by up to 1 part in 250.
+        scale = (grads[0] / count)[None]
+        hidden = None if grad_hidden_BTD is None else (grad_hidden_BTD * scale).to(grad_hidden_BTD.dtype)
+        head = None if grad_head_VD is None else (grad_head_VD * scale).to(ctx.head_dtype)
         return hidden, head, None, None, None, None, None
 
 
@@ -99,7 +102,7 @@ def run_chunks(
     dtype: torch.dtype,
     needed: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The sum of all tokens' losses and its gradients for hidden and head, where `needed`."""
+    """The sum of all tokens' losses and its gradients for hidden and head, where `needed`; the head's is in float32."""
     rows_D, targets = hidden_BTD.flatten(0, -2), targets_BT.flatten()
     weight_VD = head_VD.to(dtype)
     never = torch.tensor(never_ids, device=hidden_BTD.device) if never_ids else None
@@ -114,7 +117,8 @@ def run_chunks(
         logits_CV = functional.linear(chunk_CD, weight_VD)
         if never is not None:
             logits_CV.index_fill_(1, never, -torch.inf)
-        losses_C1, grad_CV = softmax_gradient(logits_CV, targets_C1.clamp(min=0), z_loss, any(needed))
+        # Only ignored targets get a stand-in: any other id outside the vocabulary is refused where it is looked up.
+        losses_C1, grad_CV = softmax_gradient(logits_CV, torch.where(kept_C1, targets_C1, 0), z_loss, any(needed))
         total += torch.where(kept_C1, losses_C1, 0.0).sum()
         # Ignored tokens are left out on the narrow side of both products: the wide one is not gone through again.
         if grad_rows_D is not None:
@@ -124,7 +128,7 @@ def run_chunks(
     return (
         total,
         None if grad_rows_D is None else grad_rows_D.view_as(hidden_BTD),
-        None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype),
+        grad_head_VD,
     )
 
 
