@@ -88,6 +88,31 @@ def test_a_decoders_loss_is_the_loss_of_its_logits(member: str, autocast: bool) 
         assert (mine - theirs).norm() <= tolerance * theirs.norm()
 
 
+@pytest.mark.parametrize("wrong", [-1, -99, 128])
+def test_a_target_that_is_no_entry_is_refused(wrong: int) -> None:
+    """-100 alone is ignored; no other number is taken for an entry of the vocabulary."""
+    hidden_BTD, head_VD, targets_BT = torch.randn(1, 4, 32), torch.randn(128, 32), random_ids(1, 4)
+    targets_BT[0, 2] = wrong
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        next_token_loss(hidden_BTD @ head_VD.T, targets_BT)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        fused_next_token_loss(hidden_BTD, head_VD, targets_BT)
+
+
+def test_the_mean_of_bfloat16_gradients_is_scaled_in_float32() -> None:
+    """1/300 in bfloat16 is 0.2 % off, which all gradients would then be. The rounding of each value has no direction."""
+    hidden_BTD, head_VD, targets_BT = random_inputs(tokens=302)  # two of them are ignored
+    gradients = []
+    for factor in (1.0, 300.0):  # the second is the sum's gradient, as it is
+        inputs = [hidden_BTD.bfloat16().requires_grad_(), head_VD.bfloat16().requires_grad_()]
+        (fused_next_token_loss(*inputs, targets_BT) * factor).backward()
+        gradients.append([one.grad for one in inputs])
+    for mean, whole in zip(*gradients, strict=True):
+        assert mean.dtype == torch.bfloat16
+        along = (mean.double() * 300 * whole.double()).sum() / whole.double().square().sum()
+        assert abs(along - 1) < 5e-4
+
+
 def random_inputs(tokens: int = 37, width: int = 24, vocab_size: int = 131) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Hidden rows, head and targets of sizes that no chunk divides, two targets ignored."""
     generator = torch.Generator().manual_seed(3)
@@ -177,6 +202,7 @@ def test_the_loss_compiles_whole(autocast: bool) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # what torch's inductor imports
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="not run here: the compiled softmax needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_gpus_kernels_give_the_loss_of_the_definition(dtype: torch.dtype) -> None:
