@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modeling.config import DecoderConfig
+from modeling.constants import constant
 
 Factors = Literal["short", "long"]
 
@@ -18,7 +19,7 @@ def inverse_frequencies(config: DecoderConfig, factors: Factors, device: torch.d
         exponent_P = torch.arange(0, config.rotary_dim, 2, dtype=torch.float, device=device) / config.rotary_dim
         return 1.0 / (config.rope_theta**exponent_P)
     chosen = config.rope_scaling.long_factors if factors == "long" else config.rope_scaling.short_factors
-    factor_P = torch.tensor(chosen, dtype=torch.float32, device=device)
+    factor_P = constant(chosen, torch.float32, device)
     exponent_P = torch.arange(0, config.rotary_dim, 2, dtype=torch.int64, device=device).float() / config.rotary_dim
     return 1.0 / (factor_P * config.rope_theta**exponent_P)
 
