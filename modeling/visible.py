@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modeling.config import BlockSparse
+from modeling.constants import constant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,15 @@ def document_positions(documents_BT: Tensor) -> Tensor:
 def document_bounds(runs_BT: Tensor) -> Tensor:
     """Where documents begin and the last one ends, in the rows laid end to end: int32 (D + 1,), from 0 to B * T; a row always begins one.
 
-    Its length depends on the values, so on an accelerator this waits for them: once per forward pass.
+    Its length depends on the values, so on an accelerator this waits for them: once per forward pass. Every batch has another length, and
+    torch.compile is told so: it would compile the layers anew for each number of documents, and after a few run them uncompiled.
     """
     begins_BT = torch.ones_like(runs_BT, dtype=torch.bool)
     begins_BT[:, 1:] = runs_BT[:, 1:] != runs_BT[:, :-1]
     inner_D = begins_BT.flatten().nonzero().flatten()
-    return torch.cat((inner_D, inner_D.new_tensor([runs_BT.numel()]))).int()
+    bounds_D = torch.cat((inner_D, inner_D.new_full((1,), runs_BT.numel()))).int()
+    torch._dynamo.maybe_mark_dynamic(bounds_D, 0)
+    return bounds_D
 
 
 def dense_mask(visible: Visible, device: torch.device, sparse: BlockSparse | None = None, num_heads: int = 1) -> Tensor:
@@ -100,6 +104,6 @@ def sparse_mask(visible: Visible, sparse: BlockSparse, num_heads: int, device: t
     block_BS = key_positions(visible, device).clamp(min=0) // sparse.block
     key_B1S, query_BT1 = block_BS[:, None, :], block_BS[:, -visible.num_queries :, None]
     local_BTS = query_BT1 - key_B1S < sparse.local_blocks
-    offset_N11 = torch.tensor([sparse.head_offset(head, num_heads) for head in range(num_heads)], device=device)[:, None, None]
-    vertical_BN1S = (key_B1S[:, None] + offset_N11) % sparse.vertical_stride == 0
+    offset_N = constant(tuple(sparse.head_offset(head, num_heads) for head in range(num_heads)), torch.int64, device)
+    vertical_BN1S = (key_B1S[:, None] + offset_N[:, None, None]) % sparse.vertical_stride == 0
     return local_BTS[:, None] | vertical_BN1S

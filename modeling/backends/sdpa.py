@@ -28,9 +28,6 @@ class Sdpa:
         # One row's bounds hold for every row.
         self.sparse_bounds = torch.tensor([0, visible.num_keys], dtype=torch.int32) if self.bounds is None else self.bounds
         self.masks = Masks(config, visible, device, dense=self.bounds is None, sparse=self.sparse is None)
-        if self.bounds is not None:
-            # Every batch has another number of documents; without the mark, torch.compile would see to that only after a second one.
-            torch._dynamo.maybe_mark_dynamic(self.bounds, 0)
 
     def __call__(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, sparse: bool, scale: float) -> Tensor:
         if sparse and self.sparse is not None:

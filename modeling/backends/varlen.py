@@ -24,9 +24,7 @@ class Varlen:
         check_pass(self.name, config, visible, device)
         runs_BT = visible.runs_BT
         self.rows = 1 if runs_BT is None else runs_BT.shape[0]
-        self.bounds_D = (
-            torch.tensor([0, visible.num_keys], dtype=torch.int32, device=device) if runs_BT is None else document_bounds(runs_BT)
-        )
+        self.bounds_D = None if runs_BT is None else document_bounds(runs_BT)
         self.window = flash_window(visible)
 
     def __call__(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, sparse: bool, scale: float) -> Tensor:
@@ -36,7 +34,11 @@ class Varlen:
                 f"{str(q_BNTH.dtype).removeprefix('torch.')}. Use autocast, or sdpa or flex"
             )
         batch, _, tokens, _ = q_BNTH.shape
-        bounds_D = repeat_bounds(self.bounds_D, batch // self.rows, self.rows * tokens)
+        bounds_D = self.bounds_D
+        if bounds_D is None:
+            bounds_D = torch.arange(0, (batch + 1) * tokens, tokens, dtype=torch.int32, device=q_BNTH.device)
+        elif batch != self.rows:
+            bounds_D = repeat_bounds(bounds_D, batch // self.rows, self.rows * tokens)
         y_LNH = self.attend(end_to_end(q_BNTH), end_to_end(k_BKSH), end_to_end(v_BKSH), bounds_D, tokens, scale)
         return y_LNH.unflatten(0, (batch, tokens)).transpose(1, 2)
 
@@ -85,7 +87,5 @@ def end_to_end(x_BNTH: Tensor) -> Tensor:
 
 def repeat_bounds(bounds_D: Tensor, times: int, length: int) -> Tensor:
     """The bounds of `times` copies of rows that are `length` tokens together: documents given once may hold for every row of a batch."""
-    if times == 1:
-        return bounds_D
     starts_R1 = torch.arange(0, times * length, length, dtype=torch.int32, device=bounds_D.device)[:, None]
     return torch.cat(((bounds_D[:-1] + starts_R1).flatten(), bounds_D[-1:] * times))

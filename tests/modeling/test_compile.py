@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch._dynamo
 from small_decoders import MEMBERS, SMALL, random_decoder, random_ids
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
+from modeling.backends import varlen
+from modeling.backends.packed import packed_attention
+from modeling.backends.varlen import Varlen
 from modeling.decoder import Decoder
 from modeling.recompute import RECOMPUTE
 
@@ -48,16 +51,42 @@ def test_layers_are_one_graph_with_the_eager_numbers(kind: str, packed: bool) ->
     assert counters["stats"]["unique_graphs"] == (2 if KINDS[kind].blocksparse else 1)
 
 
+@pytest.mark.parametrize("dynamic", [None, False], ids=["shapes as they come", "shapes held"])
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
-def test_the_next_batch_compiles_nothing(packed: bool) -> None:
+def test_the_next_batch_compiles_nothing(packed: bool, dynamic: bool | None) -> None:
     decoder = random_decoder(MEMBERS["window-gqa"])
-    decoder.compile_layers(fullgraph=True, backend="aot_eager")
+    decoder.compile_layers(fullgraph=True, backend="aot_eager", dynamic=dynamic)
     first = [one.clone() for one in trained(decoder, packed=packed)]
     before = counters["stats"]["unique_graphs"]
     assert before == 1
     second = trained(decoder, seed=2, packed=packed, document=5)  # packed: another number of documents
     assert counters["stats"]["unique_graphs"] == before
     assert not torch.equal(first[0], second[0])
+
+
+def on_the_cpu(self: Varlen, q_LNH: Tensor, k_LKH: Tensor, v_LKH: Tensor, bounds_D: Tensor, longest: int, scale: float) -> Tensor:
+    """What torch's own kernel computes on a GPU, over the same bounds."""
+    rows = [x_LNH.transpose(0, 1)[None] for x_LNH in (q_LNH, k_LKH, v_LKH)]
+    return packed_attention(rows[0], rows[1], rows[2], bounds_D, 0, scale)[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 2], ids=["documents of one row hold for all", "each row its documents"])
+def test_documents_end_to_end_compile_once_for_any_number_of_them(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(varlen, "check_pass", lambda *_: None)
+    monkeypatch.setattr(varlen, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(Varlen, "attend", on_the_cpu)
+    plain = random_decoder(MEMBERS["gqa"])
+    decoder = Decoder(plain.config, attention="varlen")
+    decoder.load_state_dict(plain.state_dict())
+    decoder.compile_layers(fullgraph=True, backend="aot_eager", dynamic=False)
+    for document in (9, 5, 2, 12, 7):
+        documents_BT = (torch.arange(24) // document)[None].expand(rows, -1)
+        mine, theirs = (one(random_ids(2, 24), documents_BT=documents_BT) for one in (decoder, plain))
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        assert counters["stats"]["unique_graphs"] == 1
+    for one_document_BT in (None, torch.zeros(rows, 24, dtype=torch.long)):
+        mine, theirs = (one(random_ids(2, 24), documents_BT=one_document_BT) for one in (decoder, plain))
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("recompute", RECOMPUTE)
