@@ -5,7 +5,9 @@
     python -m benchmarks.gpu --model tiny --device cpu --no-compile      proves the script where there is no GPU
 
 One call is one model and stays under `--minutes`. Weights are bfloat16 with float32 master copies and moments (16 bytes a parameter,
-gradients included), rows are packed and documents kept apart; both sides use the same optimizer and the same rows. Needs no network.
+gradients included), rows are packed and documents kept apart; both sides use the same optimizer and read the same sequence of rows, as
+many at a time as fit. Before timing, each way's loss and gradient norm on the first row must agree with the first way's, and documents must
+not see one another. Needs no network.
 MFU is printed by three counts of attention's work: "causal" as if one document filled the row, which the published figures do or exceed,
 "full" with all pairs of the row, and "causal_own_documents", the work that packed rows need. Writes benchmarks/results/gpu-MODEL.json.
 """
@@ -16,6 +18,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +112,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"{options.model}, {count_parameters(config):,} parameters, on {record['device']['name']}", flush=True)
     began = time.monotonic()
+    reference: dict[str, Any] | None = None  # the first way that worked
     watch = watchdog(options, record)
     for number, way in enumerate(todo):
         until = began + 60 * options.minutes * 0.9 * (number + 1) / len(todo)
         name = f"{options.model}-{way}".replace(", ", "-").replace(" ", "-")
         try:
-            result = Trial(config, way, device, settings, until).run(options.profile / f"{name}.txt" if options.profile else None)
+            profile_to = options.profile / f"{name}.txt" if options.profile else None
+            result = Trial(config, way, device, settings, until).run(profile_to, reference)
+            reference = reference or result
         except Exception as error:  # each way stands for itself; what failed is part of the record and of the exit code
+            traceback.print_exc()
             result = {"way": str(way), "error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
         record["results"].append(result)
         print_result(result)

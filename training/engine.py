@@ -113,10 +113,11 @@ class PlainEngine:
             part.backward()
             loss += part.detach()
         norm = clip_gradients(self.parameters, self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         if self.master is not None:
-            self.master.publish()
+            self.master.update(self.optimizer)
+        else:
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         return StepResult(loss, norm)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:

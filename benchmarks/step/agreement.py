@@ -10,9 +10,8 @@ from benchmarks.step.rows import IGNORED, Batch
 from benchmarks.step.sides import Side, autocast, label
 from data_pipeline.errors import InputError
 
-# Relative bounds. bfloat16 keeps 8 bits, and the sides round at different places.
-LOSS_BOUND = {False: 1e-5, True: 2e-3}
-NORM_BOUND = {False: 1e-4, True: 2e-2}
+# Relative bounds on loss and gradient norm. bfloat16 keeps 8 bits and float8 4, and the sides round at different places.
+BOUNDS = {"float32": (1e-5, 1e-4), "bfloat16": (2e-3, 2e-2), "float8": (5e-2, 2e-1)}
 # A change of other documents moves the loss by this share at most where they are kept apart, and by more where they are not.
 LEAK_BOUND = 1e-7
 
@@ -34,13 +33,17 @@ def check_sides(sides: list[Side], batch: Batch, bfloat16: bool) -> dict[str, di
             loss, norm = side.gradient_norm(way, batch, bfloat16)
             found[label(side, way)] = {"loss": loss, "gradient_norm": norm, "seconds": round(time.perf_counter() - began, 2)}
     for name, its in found.items():
-        for what, bound in (("loss", LOSS_BOUND[bfloat16]), ("gradient_norm", NORM_BOUND[bfloat16])):
-            if not math.isclose(its[what], found[reference][what], rel_tol=bound):
-                raise Disagreement(
-                    f"{what.replace('_', ' ')} on {batch.kind} rows: {name} has {its[what]:.8g}, "
-                    f"{reference} {found[reference][what]:.8g}; {bound:g} is allowed"
-                )
+        check_same(name, its, reference, found[reference], batch.kind, "bfloat16" if bfloat16 else "float32")
     return found
+
+
+def check_same(name: str, its: dict[str, float], other_name: str, other: dict[str, float], kind: str, precision: str) -> None:
+    """Loss and gradient norm of a way against another's; raises Disagreement."""
+    for what, bound in zip(("loss", "gradient_norm"), BOUNDS[precision], strict=True):
+        if not math.isclose(its[what], other[what], rel_tol=bound):
+            raise Disagreement(
+                f"{what.replace('_', ' ')} on {kind} rows: {name} has {its[what]:.8g}, {other_name} {other[what]:.8g}; {bound:g} is allowed"
+            )
 
 
 def leak(side: Side, way: str, batch: Batch, bfloat16: bool) -> float:
@@ -66,9 +69,9 @@ def check_the_check(side: Side, batch: Batch, bfloat16: bool) -> float:
     return share
 
 
-def check_isolation(side: Side, way: str, batch: Batch, bfloat16: bool) -> float:
+def check_isolation(side: Side, way: str, batch: Batch, bfloat16: bool, bound: float = LEAK_BOUND) -> float:
     """The leak, which must be nothing; raises Disagreement."""
     share = leak(side, way, batch, bfloat16)
-    if share > LEAK_BOUND:
+    if share > bound:
         raise Disagreement(f"{side.name}, {way}: another first document changes the loss on later ones by {share:.2g} of it")
     return share

@@ -1,6 +1,7 @@
 """What the GPU benchmark trains, and what a GPU's tensor cores can do at most."""
 
 from modeling.config import DecoderConfig
+from modeling.loss import CHUNK_TOKENS_ELSEWHERE
 from modeling.presets import preset
 
 # Dense models of the usual shape, beside the family's members.
@@ -52,11 +53,13 @@ def peak_flops(device_name: str) -> float | None:
     return next((peak for name, peak in PEAKS if name in device_name), None)
 
 
-def start_rows(config: DecoderConfig, context: int, free_bytes: int, parameters: int, recompute: str) -> int:
+def start_rows(config: DecoderConfig, context: int, free_bytes: int, parameters: int, recompute: str, all_logits: bool) -> int:
     """Rows at a time to try first: what fits by an estimate that leans high, since the trial then lowers it.
 
-    State is 16 bytes a parameter. A layer keeps per token, in bfloat16, about 7 widths, 4 hidden widths and the heads' q, k, v and output;
-    under "selective" the products only, under "full" its input.
+    `free_bytes` is what weights, masters and moments leave; gradients take 2 bytes a parameter of it. A layer keeps per token, in bfloat16,
+    about 7 widths, 4 hidden widths and the heads' q, k, v and output; under "selective" the products only, under "full" its input. Logits
+    take 16 bytes an entry: bfloat16, float32, its log-softmax, and the gradients of two of them. `all_logits` has them for every token at
+    once; else there is one chunk of them, and the head's gradient summed in float32.
     """
     heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     kept = {
@@ -65,4 +68,10 @@ def start_rows(config: DecoderConfig, context: int, free_bytes: int, parameters:
         "full": config.hidden_size,
     }[recompute]
     row_bytes = 2 * config.num_layers * context * kept
-    return max(1, min(64, int((free_bytes - 16 * parameters) // row_bytes)))
+    logit_bytes = 16 * config.vocab_size
+    fixed = 2 * parameters
+    if all_logits:
+        row_bytes += context * logit_bytes
+    else:
+        fixed += CHUNK_TOKENS_ELSEWHERE * logit_bytes + 4 * config.vocab_size * config.hidden_size
+    return max(1, min(64, int((free_bytes - fixed) // row_bytes)))

@@ -2,19 +2,28 @@
 
 import statistics
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo
 
+from benchmarks.step.agreement import check_isolation, check_same
 from benchmarks.step.gpu_models import GOAL, peak_flops, start_rows
 from benchmarks.step.gpu_sides import Trainer, Way, device_facts, free, is_out_of_memory
 from benchmarks.step.profiles import profile_step
-from benchmarks.step.rows import Batch, make_batch
+from benchmarks.step.rows import IGNORED, Batch, rows_from
+from benchmarks.step.sides import Side
 from data_pipeline.errors import InputError
 from modeling.config import DecoderConfig
 from modeling.counts import count_parameters, flops_per_token
+
+# Every number of rows that is tried compiles the layers again; torch would go on uncompiled after the eighth.
+MAX_COMPILED = 64
+# Documents that see one another change the loss by a thousandth or so; sums on a GPU may differ in their last bits.
+LEAK_BOUND = 1e-5
 
 
 class Trial:
@@ -23,12 +32,18 @@ class Trial:
     def __init__(self, config: DecoderConfig, way: Way, device: torch.device, settings: dict[str, Any], until: float) -> None:
         self.config, self.way, self.device, self.settings, self.until = config, way, device, settings, until
 
-    def run(self, profile_to: Path | None = None) -> dict[str, Any]:
-        """Figures of this way. Its model is gone from the device afterwards."""
+    def run(self, profile_to: Path | None = None, reference: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Figures of this way, checked against those of `reference`. Its model is gone from the device afterwards."""
+        torch.compiler.reset()
         free(self.device)
+        with torch._dynamo.config.patch(recompile_limit=MAX_COMPILED):
+            return self.measure(profile_to, reference)
+
+    def measure(self, profile_to: Path | None, reference: dict[str, Any] | None) -> dict[str, Any]:
         began = time.perf_counter()
         trainer = Trainer(self.config, self.way, self.device)
         rows = self.fit(trainer)
+        checks = self.check(trainer, rows, reference)
         losses = [float(trainer.step(self.batches(rows, number))) for number in range(2)]
         warm_up = time.perf_counter() - began
         seconds, lengths = self.time_steps(trainer, rows, losses)
@@ -38,27 +53,46 @@ class Trial:
         del trainer
         free(self.device)
         facts = {"way": str(self.way), "micro_rows": rows, "accumulate": self.settings["accumulate"], "warm_up_s": round(warm_up, 1)}
-        return facts | self.figures(seconds, rows, lengths) | {"peak_bytes": peak, "first_loss": losses[0], "last_loss": losses[-1]}
+        facts |= {"checks": checks, "peak_bytes": peak, "first_loss": losses[0], "last_loss": losses[-1]}
+        return facts | self.figures(seconds, rows, lengths)
 
     def batches(self, rows: int, number: int) -> list[Batch]:
         """The micro-batches of step `number`, on the device."""
-        parts = self.settings["accumulate"]
-        context, kind = self.settings["context"], "packed" if self.settings["mean"] else "unpacked"
-        made = [
-            make_batch(kind, rows, context, self.config.vocab_size, number * parts + part, self.settings["mean"] or 1)
-            for part in range(parts)
-        ]
+        parts, mean = self.settings["accumulate"], self.settings["mean"]
+        context, kind = self.settings["context"], "packed" if mean else "unpacked"
+        firsts = [(number * parts + part) * rows for part in range(parts)]
+        made = [rows_from(kind, first, rows, context, self.config.vocab_size, mean or 1) for first in firsts]
         return [one.to(self.device) for one in made]
 
+    def check(self, trainer: Trainer, rows: int, reference: dict[str, Any] | None) -> dict[str, Any]:
+        """Loss and gradient norm of the first row, which every way has, against the reference's; and that documents are kept apart.
+
+        In the shape that is timed, so that nothing is compiled for it; the other rows of the micro-batch have no targets. Float8 scales
+        a whole tensor by its largest value, so that there another document moves every value a little, and isolation is not tried.
+        """
+        batch, how = self.batches(rows, 0)[0], str(self.way).partition(", ")[2]
+        side = Side(self.way.side, trainer.parameters, {how: trainer.loss})
+        targets_BT = batch.targets_BT.clone()
+        targets_BT[1:] = IGNORED
+        loss, norm = side.gradient_norm(how, replace(batch, targets_BT=targets_BT), bfloat16=False)
+        checks: dict[str, Any] = {"loss": loss, "gradient_norm": norm, "precision": "float8" if self.way.float8 else "bfloat16"}
+        if reference is not None:
+            precision = "float8" if "float8" in (checks["precision"], reference["checks"]["precision"]) else "bfloat16"
+            check_same(str(self.way), checks, reference["way"], reference["checks"], batch.kind, precision)
+        if bool((batch.documents_BT > 0).any()) and not self.way.float8:
+            checks["leak"] = check_isolation(side, how, batch, bfloat16=False, bound=LEAK_BOUND)
+        return checks
+
     def fit(self, trainer: Trainer) -> int:
-        """Rows at a time whose forward and backward pass fit: an estimate, lowered after each failure, said aloud."""
+        """Rows at a time with which a step of two micro-batches fits: an estimate, lowered after each failure, said aloud.
+
+        Two, because the second has the first one's gradients beside it.
+        """
         given = self.settings["rows"]
         rows = given or self.estimate()
         while True:
             try:
-                for batch in self.batches(rows, 0)[:1]:
-                    trainer.loss(batch).backward()
-                trainer.drop_gradients()
+                trainer.rehearse(self.batches(rows, 0)[:2])
                 return rows
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -74,8 +108,10 @@ class Trial:
     def estimate(self) -> int:
         if self.device.type != "cuda":
             return 2
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        return start_rows(self.config, self.settings["context"], total, count_parameters(self.config), self.way.recompute)
+        free(self.device)
+        left = torch.cuda.mem_get_info(self.device)[0]
+        all_logits = self.way.side != "phial"
+        return start_rows(self.config, self.settings["context"], left, count_parameters(self.config), self.way.recompute, all_logits)
 
     def time_steps(self, trainer: Trainer, rows: int, losses: list[float]) -> tuple[list[float], list[int]]:
         """Seconds of each step, and the lengths of all documents in them. Rows are made and moved before the clock starts."""

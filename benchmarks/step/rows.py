@@ -14,6 +14,7 @@ from torch import Tensor
 
 IGNORED = -100
 MEAN_TOKENS, SIGMA = 400, 1.0
+TENSORS = ("ids_BT", "positions_BT", "documents_BT", "targets_BT")
 CASES = {
     "packed": "documents packed into the row, each kept apart from the others",
     "padded": "one document a row, padded on the right to the row's end",
@@ -33,8 +34,7 @@ class Batch:
     kind: str
 
     def to(self, device: torch.device) -> "Batch":
-        names = ("ids_BT", "positions_BT", "documents_BT", "targets_BT")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
 
 def make_batch(kind: str, rows: int, row_tokens: int, vocab_size: int, number: int, mean: int = MEAN_TOKENS) -> Batch:
@@ -52,6 +52,13 @@ def make_batch(kind: str, rows: int, row_tokens: int, vocab_size: int, number: i
     targets_BT = np.where(last_BT | padding_BT, IGNORED, ids_BT[:, 1:])
     tensors = [torch.from_numpy(np.ascontiguousarray(one)) for one in (ids_BT[:, :-1], positions_BT, documents_BT, targets_BT)]
     return Batch(*tensors, real_tokens=int((~padding_BT).sum()), kind=kind)
+
+
+def rows_from(kind: str, first: int, rows: int, row_tokens: int, vocab_size: int, mean: int = MEAN_TOKENS) -> Batch:
+    """Rows `first`, `first + 1`, ... of a case's endless sequence: each is a function of its place, however many are taken at a time."""
+    made = [make_batch(kind, 1, row_tokens, vocab_size, place, mean) for place in range(first, first + rows)]
+    joined = {name: torch.cat([getattr(one, name) for one in made]) for name in TENSORS}
+    return Batch(**joined, real_tokens=sum(one.real_tokens for one in made), kind=kind)
 
 
 def row_lengths(kind: str, row_tokens: int, mean: int, chance: np.random.Generator) -> list[int]:

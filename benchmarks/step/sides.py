@@ -22,6 +22,7 @@ from modeling.decoder import Decoder
 from modeling.hf_config import config_to_hf
 from modeling.hf_layout import hf_name, layout_of
 from modeling.initialise import initialise
+from modeling.visible import document_bounds, document_runs
 
 Loss = Callable[[Batch], Tensor]
 CLIP = 1.0
@@ -54,9 +55,15 @@ class Side:
         with autocast(batch, bfloat16):
             loss = self.ways[way](batch)
         loss.backward()
-        norm = nn.utils.get_total_norm([one.grad for one in self.parameters if one.grad is not None])
+        norm = gradient_norm(self.parameters)
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item(), norm.item()
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The joint Euclidean norm, in float32 whatever the gradients' dtype."""
+    norms = [torch.linalg.vector_norm(one.grad, dtype=torch.float32) for one in parameters if one.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def label(side: Side, way: str) -> str:
@@ -128,17 +135,36 @@ def their_names(config: DecoderConfig, weights: dict[str, Tensor]) -> dict[str, 
     return theirs | ({"lm_head.weight": theirs["model.embed_tokens.weight"]} if config.tied else {})
 
 
-def their_loss(model: Any) -> Loss:
-    """Positions that start anew, without an attention mask, are their way to keep packed documents apart: see `masking_utils`."""
+def their_loss(model: Any, attention: str = "sdpa") -> Loss:
+    """Positions that start anew, without an attention mask, are their way to keep packed documents apart: see `masking_utils`.
+
+    Their flash attention reads positions of a single row only; of several it must be told where documents begin, see `flash_bounds`.
+    """
 
     def loss(batch: Batch) -> Tensor:
-        positions_BT = batch.positions_BT if batch.kind == "packed" else None
+        packed = batch.kind == "packed"
+        bounds = flash_bounds(batch) if packed and attention.startswith("flash") else {}
         out = model(
-            input_ids=batch.ids_BT, position_ids=positions_BT, labels=batch.targets_BT, shift_labels=batch.targets_BT, use_cache=False
+            input_ids=batch.ids_BT,
+            position_ids=batch.positions_BT if packed else None,
+            labels=batch.targets_BT,
+            shift_labels=batch.targets_BT,
+            use_cache=False,
+            **bounds,
         )
         return out.loss
 
     return loss
+
+
+def flash_bounds(batch: Batch) -> dict[str, Any]:
+    """`FlashAttentionKwargs` of transformers, made once for all layers.
+
+    The longest document is given as the row's length, as ours does: a bound serves, and the device is not waited for in every layer.
+    """
+    bounds_D = document_bounds(document_runs(batch.documents_BT))
+    tokens = batch.ids_BT.shape[1]
+    return {"cu_seq_lens_q": bounds_D, "cu_seq_lens_k": bounds_D, "max_length_q": tokens, "max_length_k": tokens}
 
 
 def plain_side(config: DecoderConfig, weights: dict[str, Tensor]) -> Side:

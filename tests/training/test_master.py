@@ -1,13 +1,16 @@
 """bfloat16 weights with float32 masters: AdamW on the masters, small updates that count, and checkpoints in float32."""
 
+import pytest
 import torch
 from torch import nn
 
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from modeling.presets import TINY
+from training import master
 from training.batches import MicroBatch
 from training.engine import PlainEngine
+from training.master import MasterWeights
 from training.optimizer import MOMENTS
 from training.recipe import PretrainRecipe
 
@@ -94,6 +97,38 @@ def test_the_decoder_holds_rounded_masters_and_no_gradients() -> None:
         assert parameter.grad is None
         assert torch.equal(parameter, masters[name].to(torch.bfloat16))
         assert not torch.equal(parameter.float(), masters[name]) or parameter.ndim == 1
+
+
+def test_sums_in_bfloat16_take_16_bytes_and_follow_adamw_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master, "BUCKET", 40)  # several buckets
+    settings = {"lr": 5e-4, "weight_decay": 0.1}
+    start = [torch.randn(5, 7).bfloat16(), torch.randn(9).bfloat16()]
+    high, bare = ([nn.Parameter(one.to(dtype, copy=True)) for one in start] for dtype in (torch.float32, torch.bfloat16))
+    low = MasterWeights(nn.ParameterList(nn.Parameter(one.clone()) for one in start), wide_sums=False)
+    assert len(master.buckets(low.copies)) == 2
+    ours, reference, naive = (torch.optim.AdamW(one, **settings) for one in (low.masters, high, bare))
+    for _ in range(20):
+        for a, b, c in zip(low.copies, high, bare, strict=True):
+            a.grad = torch.rand_like(a)  # one sign, so that small updates add up
+            b.grad, c.grad = a.grad.float(), a.grad.clone()
+        held = [*low.copies, *low.masters, *(one.grad for one in low.copies)]
+        low.update(ours)
+        reference.step()
+        naive.step()
+    assert all(one.grad is None for one in [*low.copies, *low.masters])
+    assert all(torch.equal(a, b.bfloat16()) for a, b in zip(low.copies, high, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(low.masters, high, strict=True))
+    assert not all(torch.equal(c, b.bfloat16()) for c, b in zip(bare, high, strict=True))
+    held += [state[moment] for state in ours.state.values() for moment in MOMENTS]
+    assert sum(one.nbytes for one in held if one is not None) == 16 * sum(one.numel() for one in start)
+
+
+def test_a_weight_used_twice_stays_one() -> None:
+    module = nn.ModuleDict({"embedding": nn.Embedding(5, 3), "head": nn.Linear(3, 5, bias=False)})
+    module["head"].weight = module["embedding"].weight
+    masters = MasterWeights(module)
+    assert module["head"].weight is module["embedding"].weight
+    assert len(masters.masters) == 1
 
 
 class Saved:
