@@ -1,6 +1,6 @@
 """The decoder of the family: tokens in, one score per vocabulary entry and position out."""
 
-# B batch, T tokens, S keys (tokens held and new), D width, V vocabulary.
+# B batch, T tokens, S keys (tokens held and new), D width, V vocabulary. Over several ranks D is whole, T and V may be this rank's part.
 
 from typing import Any, Literal, cast
 
@@ -8,13 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modeling.backends import check_backend, start_pass
+from modeling.backends import check_backend
 from modeling.config import DecoderConfig
+from modeling.constants import constant
 from modeling.errors import ModelError
 from modeling.kv_cache import KVCache
 from modeling.layer import Layer
-from modeling.loss import fused_next_token_loss
+from modeling.loss import count_targets, fused_next_token_loss
 from modeling.norm import build_norm
+from modeling.parallel.placing import Place, check_place
+from modeling.parallel.stream import ONE_RANK, Parallel, Stream
+from modeling.parallel.sums import SumReduce
+from modeling.parallel.vocabulary import VocabularyEmbedding, VocabularyHead, VocabularyShare
 from modeling.recompute import check_recompute, run_layer
 from modeling.rope import Factors, factors_for, rotary_tables
 from modeling.visible import Visible, document_positions, document_runs
@@ -28,6 +33,10 @@ class Decoder(nn.Module):
     otherwise change the numbers of every short one. `recompute` says what layers make again on the way back
     (`modeling.recompute.RECOMPUTE`). Parameters start as torch's defaults; `modeling.initialise.initialise` or
     `load_decoder` fills them.
+
+    `parallel` says over which ranks the decoder lies (docs/parallel.md). All of them give the same whole rows and get the same loss or
+    logits; each holds its part of the weights (`modeling.parallel.pieces.parameter_pieces`) and computes with its heads, features,
+    vocabulary and tokens. Weights are shared over the axes "context" and "data", over which `sum_gradients` is due after the way back.
     """
 
     def __init__(
@@ -36,17 +45,21 @@ class Decoder(nn.Module):
         attention: str = "sdpa",
         rope_factors: Literal["auto", "short", "long"] = "auto",
         recompute: str = "none",
+        parallel: Parallel = ONE_RANK,
     ) -> None:
         super().__init__()
+        check_place(config, parallel)
         self.config = config
+        self.parallel = parallel
         self.backend = check_backend(attention)
         self.rope_factors = rope_factors
         self.recompute = check_recompute(recompute)
         self.run_layer = run_layer
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.num_layers))
-        self.norm = build_norm(config)
-        self.head = None if config.tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.embedding = VocabularyEmbedding(config.vocab_size, config.hidden_size, parallel.tensor_group)
+        self.layers = nn.ModuleList(Layer(config, number, parallel) for number in range(config.num_layers))
+        self.norm = build_norm(config, parallel.spread)
+        self.vocabulary = VocabularyShare(parallel.tensor_group, config.vocab_size)
+        self.head = None if config.tied else VocabularyHead(config.vocab_size, config.hidden_size, parallel.tensor_group)
 
     def compile_layers(self, **options: Any) -> None:
         """Compiles the layers with torch.compile's `options`: one compilation serves all that are alike, recomputation included.
@@ -76,14 +89,16 @@ class Decoder(nn.Module):
         cache         tokens seen before; the new ones are added to it
         padding_B     how many tokens at the left of each row, cache included, are padding: never seen, and positions count after them
         """
-        return self.logits(self.hidden_states(ids_BT, positions_BT, documents_BT, cache, padding_B))
+        hidden_BTD, place = self._run(ids_BT, positions_BT, documents_BT, cache, padding_B)
+        return place.join(self.logits(hidden_BTD))
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """The head alone: `hidden_states` (..., D), or a choice of its rows, to logits (..., V)."""
         logits_BTV = functional.linear(hidden_BTD, self.head_weight)
-        if self.config.dummy_ids:
-            logits_BTV = logits_BTV.index_fill(-1, torch.tensor(self.config.dummy_ids, device=hidden_BTD.device), -torch.inf)
-        return logits_BTV
+        dummies = self.vocabulary.here(self.config.dummy_ids)
+        if dummies:
+            logits_BTV = logits_BTV.index_fill(-1, constant(dummies, torch.int64, hidden_BTD.device), -torch.inf)
+        return self.vocabulary.gather(logits_BTV)
 
     def loss(
         self,
@@ -95,10 +110,18 @@ class Decoder(nn.Module):
         chunk_tokens: int | None = None,
     ) -> Tensor:
         """`next_token_loss` of the logits, without ever holding more than `chunk_tokens` rows of them (None: what suits the device)."""
-        hidden_BTD = self.hidden_states(ids_BT, positions_BT, documents_BT)
-        return fused_next_token_loss(
-            hidden_BTD, self.head_weight, targets_BT, z_loss=z_loss, chunk_tokens=chunk_tokens, never_ids=self.config.dummy_ids
+        hidden_BTD, place = self._run(ids_BT, positions_BT, documents_BT)
+        share = fused_next_token_loss(
+            hidden_BTD,
+            self.head_weight,
+            place.cut(targets_BT),
+            z_loss=z_loss,
+            chunk_tokens=chunk_tokens,
+            never_ids=self.vocabulary.here(self.config.dummy_ids),
+            count=count_targets(targets_BT),
+            vocabulary=self.vocabulary,
         )
+        return SumReduce(self.parallel.context_group)(share)
 
     def hidden_states(
         self,
@@ -108,7 +131,17 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         padding_B: Tensor | None = None,
     ) -> Tensor:
-        """What the head reads, (B, T, D); arguments as in `forward`."""
+        """What the head reads, (B, T, D), of this rank's tokens; arguments as in `forward`."""
+        return self._run(ids_BT, positions_BT, documents_BT, cache, padding_B)[0]
+
+    def _run(
+        self,
+        ids_BT: Tensor,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        padding_B: Tensor | None = None,
+    ) -> tuple[Tensor, Place]:
         tokens = self._check(ids_BT, positions_BT, documents_BT, cache, padding_B)
         held = 0 if cache is None else cache.length
         runs_BT = None if documents_BT is None else document_runs(documents_BT)
@@ -117,28 +150,29 @@ class Decoder(nn.Module):
             if padding_B is not None:
                 positions_BT = (positions_BT - padding_B[:, None]).clamp(min=0)
         factors = self._factors(positions_BT, cache)
-        x_BTD = self.embed(ids_BT)
+        place = Place(self.config, self.parallel, tokens)
+        x_BTD = self.embed(place.cut(ids_BT), place.stream)
         device = ids_BT.device.type
         # Queries and keys leave their products in autocast's dtype; tables of the same dtype keep the rotation from widening them.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BTD.dtype
-        tables = rotary_tables(self.config, positions_BT, factors, dtype)
+        tables = rotary_tables(self.config, place.cut(positions_BT), factors, dtype)
         kept = 0 if cache is None else cache.kept(tokens)
         # Keys that the cache has let go were the leftmost ones, padding among them.
         first_B = None if padding_B is None else (padding_B - (held - kept)).clamp(min=0)
         visible = Visible(num_queries=tokens, num_keys=kept + tokens, window_keys=self.config.window_keys, runs_BT=runs_BT, first_B=first_B)
-        attend = start_pass(self.backend, self.config, visible, ids_BT.device)
+        attend = place.attend(self.backend, visible, ids_BT.device)
         for layer in self.layers:
-            x_BTD = self.run_layer(layer, self.recompute, x_BTD, tables, attend, cache)
+            x_BTD = self.run_layer(layer, self.recompute, x_BTD, tables, attend, cache, place.stream)
         if cache is not None:
             cache.factors = factors
             cache.advance(tokens)
-        hidden_BTD = self.norm(x_BTD)
+        hidden_BTD = place.stream.enter(self.norm(x_BTD))
         # Dividing here is dividing the logits: exact for a power of two, as phi-3-small's 8 is.
-        return hidden_BTD if self.config.logits_divisor == 1.0 else hidden_BTD / self.config.logits_divisor
+        return (hidden_BTD if self.config.logits_divisor == 1.0 else hidden_BTD / self.config.logits_divisor), place
 
-    def embed(self, ids_BT: Tensor) -> Tensor:
-        """What the first layer reads, (B, T, D)."""
-        x_BTD = self.embedding(ids_BT)
+    def embed(self, ids_BT: Tensor, stream: Stream) -> Tensor:
+        """What the first layer reads, (B, T, D), or this rank's part of the tokens."""
+        x_BTD = self.embedding(ids_BT, stream)
         if self.config.embedding_multiplier != 1.0:
             x_BTD = x_BTD * self.config.embedding_multiplier
         return functional.dropout(x_BTD, self.config.embedding_dropout, self.training) if self.config.embedding_dropout else x_BTD
@@ -176,6 +210,10 @@ class Decoder(nn.Module):
             raise ModelError(f"padding has the shape {tuple(padding_B.shape)} where one number for each of {batch} rows is needed")
         if padding_B is not None and documents_BT is not None:
             raise ModelError("packed rows have no padding on the left; number it as a document of its own")
+        if cache is not None and self.parallel.tensor_group.size * self.parallel.context_group.size > 1:
+            raise ModelError("decoding with a cache is for one rank; load the decoder on one")
+        if padding_B is not None and self.parallel.context_group.size > 1:
+            raise ModelError("rows padded on the left cannot be split by tokens; use the axis 'tensor'")
         if cache is not None:
             if documents_BT is not None:
                 raise ModelError("packed documents cannot be decoded with a cache; give each document its own row")

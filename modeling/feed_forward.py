@@ -1,25 +1,31 @@
 """The gated feed-forward blocks (arXiv 2002.05202)."""
 
-# B batch, T tokens, D width, F hidden width.
+# B batch, T tokens, D width, F hidden width, or this rank's share of it.
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from modeling.config import DecoderConfig
+from modeling.parallel.heads import block_ranges
+from modeling.parallel.partition import balanced
+from modeling.parallel.split_linear import ColumnLinear, RowLinear
+from modeling.parallel.stream import ONE_RANK, Parallel, Stream
 
 
 class FeedForward(nn.Module):
     """SwiGLU, down(up * silu(gate)); gate and up are one matrix, the gate's rows first."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, parallel: Parallel = ONE_RANK) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.biased)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.biased)
+        mine, total = hidden_share(config, parallel), config.intermediate_size
+        halves = [mine, range(total + mine.start, total + mine.stop)]
+        self.gate_up = ColumnLinear(config.hidden_size, 2 * total, halves, config.biased)
+        self.down = RowLinear(total, config.hidden_size, mine, config.biased, parallel)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
-        return self.down(up_BTF * functional.silu(gate_BTF))
+    def forward(self, x_BTD: Tensor, stream: Stream) -> Tensor:
+        gate_BTF, up_BTF = self.gate_up(stream.enter(x_BTD)).chunk(2, dim=-1)
+        return self.down(up_BTF * functional.silu(gate_BTF), stream)
 
 
 class ClampedGeglu(nn.Module):
@@ -28,22 +34,30 @@ class ClampedGeglu(nn.Module):
     gelu is the quick form x * sigmoid(1.702 x) (arXiv 1606.08415, section 2). The gate is clamped from above only; infinities are kept.
     """
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, parallel: Parallel = ONE_RANK) -> None:
         super().__init__()
+        mine, total = hidden_share(config, parallel), config.intermediate_size
         self.limit = config.geglu_limit
         self.dropout = config.feed_forward_dropout
-        self.gate_up = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.biased)
-        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.biased)
+        pairs = [range(2 * mine.start, 2 * mine.stop)]
+        self.gate_up = ColumnLinear(config.hidden_size, 2 * total, pairs, config.biased)
+        self.down = RowLinear(total, config.hidden_size, mine, config.biased, parallel)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        both_BTF2 = self.gate_up(x_BTD).unflatten(-1, (-1, 2))
+    def forward(self, x_BTD: Tensor, stream: Stream) -> Tensor:
+        both_BTF2 = self.gate_up(stream.enter(x_BTD)).unflatten(-1, (-1, 2))
         gate_BTF, up_BTF = both_BTF2[..., 0], both_BTF2[..., 1]
         gate_BTF = torch.where(gate_BTF.isinf(), gate_BTF, gate_BTF.clamp(max=self.limit))
         up_BTF = torch.where(up_BTF.isinf(), up_BTF, up_BTF.clamp(-self.limit, self.limit))
-        y_BTD = self.down(gate_BTF * torch.sigmoid(1.702 * gate_BTF) * (up_BTF + 1))
+        y_BTD = self.down(gate_BTF * torch.sigmoid(1.702 * gate_BTF) * (up_BTF + 1), stream)
         return functional.dropout(y_BTD, self.dropout, self.training) if self.dropout else y_BTD
 
 
-def build_feed_forward(config: DecoderConfig) -> nn.Module:
+def hidden_share(config: DecoderConfig, parallel: Parallel) -> range:
+    """The hidden features that this rank computes."""
+    group = parallel.tensor_group
+    return block_ranges(balanced(config.intermediate_size, group.size))[group.index]
+
+
+def build_feed_forward(config: DecoderConfig, parallel: Parallel = ONE_RANK) -> nn.Module:
     """The feed-forward block that this decoder's layers use."""
-    return ClampedGeglu(config) if config.feed_forward == "geglu" else FeedForward(config)
+    return (ClampedGeglu if config.feed_forward == "geglu" else FeedForward)(config, parallel)

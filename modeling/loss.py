@@ -1,6 +1,6 @@
-"""Next-token cross-entropy in float32, plain and in chunks that never hold all logits."""
+"""Next-token cross-entropy in float32 (float64 for float64 weights), plain and in chunks that never hold all logits."""
 
-# B batch, T tokens, C tokens of a chunk, D width, V vocabulary.
+# B batch, T tokens, C tokens of a chunk, D width, V vocabulary, v this rank's part of it.
 
 from collections.abc import Callable
 from functools import cache
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from modeling.parallel.vocabulary import WHOLE_VOCABULARY, VocabularyShare
 
 IGNORED = -100
 
@@ -24,7 +26,7 @@ def next_token_loss(logits_BTV: Tensor, targets_BT: Tensor, z_loss: float = 0.0)
     targets_BT[b, t] is the token that follows token t: the caller has shifted. `z_loss` adds that weight times the mean of
     log(sum(exp(logits)))^2, which keeps the logits near zero (arXiv 2204.02311, section 5).
     """
-    logits_CV, targets_C = logits_BTV.flatten(0, -2).float(), targets_BT.flatten()
+    logits_CV, targets_C = widened(logits_BTV.flatten(0, -2)), targets_BT.flatten()
     total = functional.cross_entropy(logits_CV, targets_C, ignore_index=IGNORED, reduction="sum")
     if z_loss:
         total = total + z_loss * (logits_CV.logsumexp(-1).square() * (targets_C != IGNORED)).sum()
@@ -43,6 +45,8 @@ def fused_next_token_loss(
     z_loss: float = 0.0,
     chunk_tokens: int | None = None,
     never_ids: tuple[int, ...] = (),
+    count: Tensor | None = None,
+    vocabulary: VocabularyShare = WHOLE_VOCABULARY,
 ) -> Tensor:
     """`next_token_loss(hidden @ head.T, targets)` whose logits exist for `chunk_tokens` tokens at a time (None: what suits the device).
 
@@ -50,11 +54,15 @@ def fused_next_token_loss(
     in its dtype; the softmax is float32 always, and so is the sum of the head's gradient over the chunks. On a GPU the softmax and its
     gradient are one compiled (Triton) function of each chunk. `never_ids` are entries whose logits are -inf: they get no gradient, and a
     target among them makes the loss infinite, as the definition says.
+
+    Over ranks: `vocabulary` says which entries the rows of this rank's head are, and `count` how many targets there are on all ranks (None:
+    those given). The hidden states are copies, whose gradients are shares of a sum.
     """
     device = hidden_BTD.device.type
     tokens = chunk_tokens or CHUNK_TOKENS.get(device, CHUNK_TOKENS_ELSEWHERE)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype
-    return FusedLoss.apply(hidden_BTD, head_VD, targets_BT, z_loss, tokens, never_ids, dtype)  # type: ignore[no-any-return]
+    count = count_targets(targets_BT) if count is None else count
+    return FusedLoss.apply(hidden_BTD, head_VD, targets_BT, z_loss, tokens, never_ids, dtype, count, vocabulary)  # type: ignore[no-any-return]
 
 
 class FusedLoss(torch.autograd.Function):
@@ -70,26 +78,27 @@ class FusedLoss(torch.autograd.Function):
         chunk_tokens: int,
         never_ids: tuple[int, ...],
         dtype: torch.dtype,
+        count: Tensor,
+        vocabulary: VocabularyShare,
     ) -> Tensor:
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             needed = ctx.needs_input_grad[:2]
             total, grad_hidden_BTD, grad_head_VD = run_chunks(
-                hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids, dtype, needed
+                hidden_BTD, head_VD, targets_BT, z_loss, chunk_tokens, never_ids, dtype, needed, vocabulary
             )
-        count = count_targets(targets_BT)
         ctx.save_for_backward(grad_hidden_BTD, grad_head_VD, count)
         ctx.head_dtype = head_VD.dtype
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden_BTD, grad_head_VD, count = ctx.saved_tensors
         # What was saved is the sum's gradient; never changed in place, since a graph may be gone back twice. A scale with a dim of its own
         # stays float32: rounded to bfloat16 it would make every value too large, or every one too small, by up to 1 part in 250.
         scale = (grads[0] / count)[None]
         hidden = None if grad_hidden_BTD is None else (grad_hidden_BTD * scale).to(grad_hidden_BTD.dtype)
         head = None if grad_head_VD is None else (grad_head_VD * scale).to(ctx.head_dtype)
-        return hidden, head, None, None, None, None, None
+        return hidden, head, None, None, None, None, None, None, None
 
 
 def run_chunks(
@@ -101,15 +110,17 @@ def run_chunks(
     never_ids: tuple[int, ...],
     dtype: torch.dtype,
     needed: tuple[bool, bool],
+    vocabulary: VocabularyShare,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The sum of all tokens' losses and its gradients for hidden and head, where `needed`; the head's is in float32."""
+    """The sum of all tokens' losses and its gradients for hidden and head, where `needed`; the head's is in float32 at least."""
     rows_D, targets = hidden_BTD.flatten(0, -2), targets_BT.flatten()
     weight_VD = head_VD.to(dtype)
     never = torch.tensor(never_ids, device=hidden_BTD.device) if never_ids else None
-    total = torch.zeros((), dtype=torch.float32, device=hidden_BTD.device)
+    wide = torch.promote_types(dtype, torch.float32)
+    total = torch.zeros((), dtype=wide, device=hidden_BTD.device)
     grad_rows_D = torch.empty_like(rows_D) if needed[0] else None
-    grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needed[1] else None
-    softmax_gradient = softmax_of_chunk(hidden_BTD.device.type)
+    grad_head_VD = torch.zeros_like(head_VD, dtype=wide) if needed[1] else None
+    softmax_gradient = softmax_of_chunk(hidden_BTD.device.type) if vocabulary.alone else softmax_of_share(vocabulary)
     for start in range(0, rows_D.shape[0], chunk_tokens):
         chunk_CD = rows_D[start : start + chunk_tokens].to(dtype)
         targets_C1 = targets[start : start + chunk_tokens, None]
@@ -130,6 +141,11 @@ def run_chunks(
         None if grad_rows_D is None else grad_rows_D.view_as(hidden_BTD),
         grad_head_VD,
     )
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32, or float64 as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def add_product(sum_VD: Tensor, left_VC: Tensor, right_CD: Tensor) -> None:
@@ -159,19 +175,19 @@ def compiled_softmax_gradient() -> SoftmaxGradient:
 
 def softmax_gradient(logits_CV: Tensor, targets_C1: Tensor, z_loss: float, wanted: bool) -> tuple[Tensor, Tensor]:
     """As a definition, each step a new tensor; the gradient has the dtype of the logits."""
-    wide_CV = logits_CV.float()
+    wide_CV = widened(logits_CV)
     log_sum_C1 = wide_CV.logsumexp(-1, keepdim=True)
     losses_C1 = log_sum_C1 - wide_CV.gather(1, targets_C1) + z_loss * log_sum_C1.square()
     if not wanted:
         return losses_C1, logits_CV
     hit_CV = torch.arange(logits_CV.shape[1], device=logits_CV.device) == targets_C1
-    grad_CV = (wide_CV - log_sum_C1).exp() * (1 + 2 * z_loss * log_sum_C1) - hit_CV.float()
+    grad_CV = (wide_CV - log_sum_C1).exp() * (1 + 2 * z_loss * log_sum_C1) - hit_CV.to(wide_CV.dtype)
     return losses_C1, grad_CV.to(logits_CV.dtype)
 
 
 def softmax_gradient_in_place(logits_CV: Tensor, targets_C1: Tensor, z_loss: float, wanted: bool) -> tuple[Tensor, Tensor]:
     """`softmax_gradient` that writes over the logits. The sum of exponentials is had from the largest probability, which is its inverse."""
-    wide_CV = logits_CV.float()
+    wide_CV = widened(logits_CV)
     highest_C1, hit_C1 = wide_CV.amax(-1, keepdim=True), wide_CV.gather(1, targets_C1)
     torch.softmax(wide_CV, -1, out=wide_CV)
     log_sum_C1 = highest_C1 - wide_CV.amax(-1, keepdim=True).log()
@@ -182,3 +198,19 @@ def softmax_gradient_in_place(logits_CV: Tensor, targets_C1: Tensor, z_loss: flo
         wide_CV.mul_(1 + 2 * z_loss * log_sum_C1)
     wide_CV.scatter_add_(1, targets_C1, torch.full_like(log_sum_C1, -1.0))
     return losses_C1, wide_CV.to(logits_CV.dtype)
+
+
+def softmax_of_share(vocabulary: VocabularyShare) -> SoftmaxGradient:
+    """`softmax_gradient` of logits that are a part of the vocabulary: two numbers per token go between the ranks."""
+
+    def gradient_of_share(logits_Cv: Tensor, targets_C1: Tensor, z_loss: float, wanted: bool) -> tuple[Tensor, Tensor]:
+        wide_Cv = widened(logits_Cv)
+        log_sum_C1 = vocabulary.log_sum(wide_Cv.logsumexp(-1, keepdim=True))
+        hit_Cv = vocabulary.hits(targets_C1)
+        losses_C1 = log_sum_C1 - vocabulary.total(torch.where(hit_Cv, wide_Cv, 0.0).sum(-1, keepdim=True)) + z_loss * log_sum_C1.square()
+        if not wanted:
+            return losses_C1, logits_Cv
+        grad_Cv = (wide_Cv - log_sum_C1).exp() * (1 + 2 * z_loss * log_sum_C1) - hit_Cv.to(wide_Cv.dtype)
+        return losses_C1, grad_Cv.to(logits_Cv.dtype)
+
+    return gradient_of_share

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from modeling.backends import Attend
 from modeling.errors import ModelError
 from modeling.kv_cache import KVCache
+from modeling.parallel.stream import Stream
 
 RECOMPUTE = ("none", "selective", "full")
 
@@ -38,15 +39,21 @@ def check_recompute(name: str) -> str:
 
 
 def run_layer(
-    layer: nn.Module, recompute: str, x_BTD: Tensor, tables: tuple[Tensor, Tensor], attend: Attend, cache: KVCache | None = None
+    layer: nn.Module,
+    recompute: str,
+    x_BTD: Tensor,
+    tables: tuple[Tensor, Tensor],
+    attend: Attend,
+    cache: KVCache | None,
+    stream: Stream,
 ) -> Tensor:
     """The layer's result, (B, T, D). With a cache, or where no gradient is wanted, there is nothing to make again."""
     if recompute == "none" or cache is not None:
-        return layer(x_BTD, tables, attend, cache)
+        return layer(x_BTD, tables, attend, cache, stream)
     if recompute == "full":
-        return checkpoint(layer, x_BTD, tables, attend, None, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(layer, x_BTD, tables, attend, None, stream, use_reentrant=False)  # type: ignore[no-any-return]
     kept = partial(create_selective_checkpoint_contexts, keep_products)
-    return checkpoint(layer, x_BTD, tables, attend, None, use_reentrant=False, context_fn=kept)  # type: ignore[no-any-return]
+    return checkpoint(layer, x_BTD, tables, attend, None, stream, use_reentrant=False, context_fn=kept)  # type: ignore[no-any-return]
 
 
 def keep_products(_: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -32,7 +32,7 @@ from modeling.visible import Visible
 class Attend(Protocol):
     """Attention of one pass: (B, N, T, H) queries over (B, K, S, H) keys and values to (B, N, T, H)."""
 
-    def __call__(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, sparse: bool, scale: float) -> Tensor: ...
+    def __call__(self, q_BNTH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, sparse: bool, scale: float, /) -> Tensor: ...
 
 
 # Name -> module and class: `Class(config, visible, device) -> Attend`. Imported when first used, since some need what is not installed.

@@ -13,6 +13,7 @@ from modeling import load_decoder, save_decoder
 from modeling.decoder import Decoder
 from modeling.feed_forward import FeedForward
 from modeling.hf_layout import hf_name, layout_of
+from modeling.parallel.stream import Stream
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -111,9 +112,9 @@ def test_changed_arithmetic_is_noticed(folders: dict, mutation: str, monkeypatch
     expected_BTV = logits(theirs, ids_BT)
     if mutation == "gate order":
 
-        def swapped(self: FeedForward, x: Tensor) -> Tensor:
+        def swapped(self: FeedForward, x: Tensor, stream: Stream) -> Tensor:
             up, gate = self.gate_up(x).chunk(2, dim=-1)
-            return self.down(up * torch.nn.functional.silu(gate))
+            return self.down(up * torch.nn.functional.silu(gate), stream)
 
         monkeypatch.setattr(FeedForward, "forward", swapped)
     elif mutation == "norm order":

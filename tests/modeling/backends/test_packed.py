@@ -11,6 +11,7 @@ from modeling.backends import start_pass
 from modeling.backends.packed import CHUNK, packed_attention, pieces
 from modeling.errors import ModelError
 from modeling.layer import Layer
+from modeling.parallel.stream import ONE_RANK
 from modeling.presets import TINY
 from modeling.rope import rotary_tables
 from modeling.visible import Visible, dense_mask, document_bounds, document_positions
@@ -163,7 +164,7 @@ def layer_pass(layer, x_BTD: Tensor, lengths: list[int]) -> list[Tensor]:
     runs_BT = runs_of([lengths])
     tables = rotary_tables(config, document_positions(runs_BT), "short", torch.float32)
     visible = Visible(num_queries=40, num_keys=40, window_keys=config.window_keys, runs_BT=runs_BT)
-    y_BTD = layer(x_BTD, tables, start_pass("sdpa", config, visible, x_BTD.device), None)
+    y_BTD = layer(x_BTD, tables, start_pass("sdpa", config, visible, x_BTD.device), None, ONE_RANK.stream(40))
     return [y_BTD.detach(), *torch.autograd.grad(y_BTD.square().sum(), [x_BTD, *layer.parameters()])]
 
 
