@@ -4,6 +4,10 @@ import os
 
 import torch
 
+from modeling.config import DecoderConfig
+
+AMPERE = (8, 0)  # the least compute capability of FlashAttention's kernels
+
 
 def usable_cores() -> int:
     """The cores this process may run on."""
@@ -18,7 +22,7 @@ def threads_per_rank(threads: int, ranks: int) -> int:
 def has_fast_bfloat16() -> bool:
     """Whether bfloat16 products are faster than float32 here: AVX512-BF16 or AMX on a CPU, or a CUDA device that has them."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
@@ -39,10 +43,21 @@ def pick_device(local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def pick_attention(device: torch.device, precision: str, context: int) -> str:
-    """The decoder's attention for training here.
+def pick_attention(device: torch.device, precision: str, context: int, config: DecoderConfig) -> str:
+    """The backend that `attention = "auto"` means for training here.
 
     On CPUs torch's fused attention is slow backward in bfloat16; written out as two matrix products it is faster while a row's scores are
-    few (contexts up to 512).
+    few (contexts up to 512). On CUDA, sdpa would need a dense mask of packed rows, T * T values each: varlen needs none and computes in
+    bfloat16, flex needs blocks of one and has blocksparse layers.
     """
-    return "eager" if device.type == "cpu" and precision == "bfloat16" and context <= 512 else "sdpa"
+    if device.type == "cpu":
+        return "eager" if precision == "bfloat16" and context <= 512 else "sdpa"
+    from modeling.backends.flex import MIN_HEAD_DIM_CUDA  # these load torch's compiler
+    from modeling.backends.varlen import HEAD_DIM_STEP, MAX_HEAD_DIM
+
+    if config.blocksparse is not None:
+        return "flex" if config.head_dim >= MIN_HEAD_DIM_CUDA else "sdpa"
+    fits = config.head_dim <= MAX_HEAD_DIM and config.head_dim % HEAD_DIM_STEP == 0
+    if precision.startswith("bfloat16") and fits and torch.cuda.get_device_capability(device) >= AMPERE:
+        return "varlen"
+    return "sdpa"

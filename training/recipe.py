@@ -12,6 +12,8 @@ from modeling.errors import ModelError
 from modeling.presets import preset
 
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-master"]
+Attention = Literal["auto", "sdpa", "eager", "flex", "varlen", "flash"]  # those of modeling.backends, which imports torch
+FLOAT8_TOKENS = 16  # the kernels' alignment, in tokens: a weight's gradient is a product over them
 
 
 class ModelRecipe(Section):
@@ -82,6 +84,9 @@ class PretrainRecipe(Section):
         description="auto: bfloat16 autocast where the hardware has it, else float32; bfloat16-master: weights in bfloat16, "
         "updated through float32 masters",
     )
+    attention: Attention = Field(
+        "auto", description="the kernel; auto: sdpa or eager on a CPU; on CUDA flex for blocksparse layers, varlen in bfloat16, else sdpa"
+    )
     float8: Literal["none", "tensorwise", "rowwise"] = Field("none", description="float8 products in the layers; needs torchao and a GPU")
     recompute: Literal["none", "selective", "full"] = Field(
         "none", description="what layers make again on the way back instead of keeping it: memory for time"
@@ -100,6 +105,14 @@ class PretrainRecipe(Section):
             raise ValueError(f"warmup_steps={self.warmup_steps} is more than the {self.num_steps} steps of all phases")
         return self
 
+    @model_validator(mode="after")
+    def float8_fits(self) -> "PretrainRecipe":
+        if self.float8 != "none" and self.context % FLOAT8_TOKENS:
+            raise ValueError(f"context={self.context} is not a multiple of {FLOAT8_TOKENS}, which float8={self.float8!r} needs")
+        if self.float8 == "rowwise" and self.precision == "float32":
+            raise ValueError("float8='rowwise' gives bfloat16 products only; precision='float32' has 'tensorwise'")
+        return self
+
     @property
     def num_steps(self) -> int:
         """Optimizer steps of all phases."""
@@ -115,4 +128,4 @@ class PretrainRecipe(Section):
 
 
 # What may differ between a run and its resumption: where and how it is computed and watched, not what is trained.
-FREE_TO_CHANGE = {"micro_rows", "recompute", "compile", "threads", "zero_stage", "checkpoint_every", "keep_last", "log_every"}
+FREE_TO_CHANGE = {"micro_rows", "attention", "recompute", "compile", "threads", "zero_stage", "checkpoint_every", "keep_last", "log_every"}

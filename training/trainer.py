@@ -80,6 +80,9 @@ class Run:
         self.store = CheckpointStore(job.out / "checkpoints", job.recipe.keep_last, plan.identity)
         self.metrics = Metrics(job.out / "metrics.jsonl")
         self.precision, self.precision_line = resolve_precision(job.recipe.precision)
+        self.attention: str = job.recipe.attention
+        if self.attention == "auto":
+            self.attention = pick_attention(pick_device(), self.precision, job.recipe.context, plan.config)
 
     def train(self) -> dict[str, Any]:
         """From the start or the last checkpoint to the end; writes the model and returns the result."""
@@ -102,8 +105,7 @@ class Run:
 
     def build_engine(self, checkpoint: Checkpoint | None) -> Engine:
         """The decoder, seeded or from the checkpoint, inside its engine."""
-        attention = pick_attention(pick_device(), self.precision, self.recipe.context)
-        decoder = Decoder(self.plan.config, attention=attention, rope_factors=factors_of_length(self.plan.config, self.recipe.context))
+        decoder = Decoder(self.plan.config, attention=self.attention, rope_factors=factors_of_length(self.plan.config, self.recipe.context))
         if checkpoint is None:
             initialise(decoder, torch.Generator().manual_seed(self.job.seed))
         else:
@@ -192,7 +194,7 @@ class Run:
         numerics = self.precision_line or f"{self.precision} products"
         return (
             f"pretrain: {count_parameters(self.plan.config):,} parameters, {begin} of {self.tokens_per_step:,} tokens; "
-            f"{where}, {torch.get_num_threads()} threads each, {numerics}"
+            f"{where}, {torch.get_num_threads()} threads each, {numerics}, attention {self.attention}"
         )
 
     def say(self, line: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from modeling.config import BlockSparse, DecoderConfig
+from modeling.constants import constant
 from modeling.errors import ModelError
 from modeling.visible import Visible, key_positions
 
@@ -128,7 +129,7 @@ def of_row(x_BS: Tensor, b: Tensor, at: Tensor) -> Tensor:
 def sees_block(visible: Visible, device: torch.device, sparse: BlockSparse, num_heads: int) -> Sees:
     """The block pattern of one head: local or vertical blocks, counted from each document's or row's start."""
     block_BS = key_positions(visible, device).clamp(min=0) // sparse.block
-    offset_N = torch.tensor([sparse.head_offset(head, num_heads) for head in range(num_heads)], device=device)
+    offset_N = constant(tuple(sparse.head_offset(head, num_heads) for head in range(num_heads)), torch.int64, device)
     local_blocks, stride = sparse.local_blocks, sparse.vertical_stride
 
     def pattern(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Recipe
+from modeling.backends import BACKENDS
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
 from modeling.presets import preset
@@ -14,7 +16,7 @@ from training.batches import BatchPlan
 from training.job import Job, make_plan
 from training.metrics import Metrics, read_metrics
 from training.optimizer import split_by_decay
-from training.recipe import ModelRecipe, PretrainRecipe
+from training.recipe import Attention, ModelRecipe, PretrainRecipe
 from training.schedule import learning_rate
 
 PHASES = [{"name": "one", "steps": 6, "weights": {"web": 1.0}}, {"name": "two", "steps": 4, "weights": {"web": 1.0, "synthetic": 3.0}}]
@@ -38,6 +40,7 @@ def job(corpus: Path, out: Path, model: ModelRecipe | None = None, **settings) -
         ("pretrain.lr=0.1", "no setting 'lr'"),
         ("pretrain.warmup_steps=11", "warmup_steps=11 is more than the 10 steps"),
         ("model.layers=3", "no setting 'layers'"),
+        ("pretrain.attention=fast", "attention = 'fast'.*'sdpa', 'eager', 'flex', 'varlen' or 'flash'"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, message: str):
@@ -45,6 +48,25 @@ def test_a_wrong_setting_is_named(override: str, message: str):
     loaded.override(override)
     with pytest.raises(InputError, match=message):
         loaded.section(override.split(".")[0], ModelRecipe if override.startswith("model") else PretrainRecipe)
+
+
+def test_every_backend_may_be_named():
+    assert set(get_args(Attention)) == {"auto", *BACKENDS}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context": 40, "float8": "tensorwise"}, "context=40 is not a multiple of 16, which float8='tensorwise' needs"),
+        ({"context": 32, "float8": "rowwise", "precision": "float32"}, "float8='rowwise' gives bfloat16 products only"),
+    ],
+)
+def test_what_float8_cannot_take_is_one_line(settings: dict, message: str):
+    with pytest.raises(InputError, match=message) as caught:
+        Recipe({"pretrain": {"phases": PHASES, "warmup_steps": 2, **settings}}, "here.toml").section("pretrain", PretrainRecipe)
+    assert "\n" not in str(caught.value)
+    assert recipe(float8="tensorwise", precision="float32").context == 32
+    assert recipe(float8="rowwise").micro_rows == 0
 
 
 def test_model_sizes_override_the_preset():
