@@ -27,8 +27,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("export.commands:bench", "Measure a package: tokens per second, load time, memory."),
 }
 
-# What the operating system says when the output folder, not the program, is at fault.
+# What the operating system says when a disk or a path, not the program, is at fault.
 STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
+STORAGE_ERRORS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # a file where a folder is needed, or the other way round
 
 
 class LazyGroup(TyperGroup):

@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor
 
-from modeling.checkpoint_parts import PartWriter, read_slice, volume
+from modeling.checkpoint_manifest import check_manifest, check_tiling
+from modeling.checkpoint_parts import PartWriter, read_slice
 from modeling.errors import ModelError
 from modeling.whole_files import read_json, sha256_of, store_of, write_json
 
@@ -66,25 +67,6 @@ def finish_checkpoint(folder: str | Path, num_ranks: int, metadata: dict[str, An
     remove_strays(folder, files)
 
 
-def check_tiling(what: str, shape: list[int], parts: list[dict[str, Any]]) -> None:
-    """Parts must lie inside the tensor, apart from one another, and fill it."""
-    for part in parts:
-        ends = [start + size for start, size in zip(part["offsets"], part["sizes"], strict=True)]
-        inside = min(part["offsets"], default=0) >= 0 and all(end <= length for end, length in zip(ends, shape, strict=True))
-        if not inside:
-            raise ModelError(f"{what}: the part at {part['offsets']} of sizes {part['sizes']} lies outside the shape {shape}")
-    filled = sum(volume(part["sizes"]) for part in parts)
-    if filled != volume(shape):
-        raise ModelError(f"{what}: the parts hold {filled} numbers where the shape {shape} has {volume(shape)}")
-    for number, one in enumerate(parts):
-        for other in parts[number + 1 :]:
-            if shape and all(
-                max(a, b) < min(a + c, b + d)
-                for a, b, c, d in zip(one["offsets"], other["offsets"], one["sizes"], other["sizes"], strict=True)
-            ):
-                raise ModelError(f"{what}: the parts at {one['offsets']} and {other['offsets']} overlap")
-
-
 def remove_strays(folder: str | Path, files: Mapping[str, Any]) -> None:
     """Deletes parts and notes that the manifest does not name."""
     store, inside = store_of(folder)
@@ -108,6 +90,7 @@ class Checkpoint:
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not {"metadata", "tensors", "files"} <= manifest.keys():
             found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
             raise ModelError(f"{folder}/{MANIFEST}: a checkpoint manifest of format {FORMAT} is needed, got format {found!r}")
+        check_manifest(f"{folder}/{MANIFEST}", manifest)
         self.metadata: dict[str, Any] = manifest["metadata"]
         self.tensors: dict[str, Any] = manifest["tensors"]
         self.files: dict[str, Any] = manifest["files"]

@@ -17,9 +17,29 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from modeling.errors import ModelError
-from modeling.whole_files import is_local, sha256_of, whole_file, write_json
+from modeling.whole_files import is_local, make_folder, sha256_of, whole_file, write_json
 
 FILE_BYTES = 2_000_000_000
+
+# What safetensors calls a dtype, and ours.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+}
+DTYPE_NAMES = frozenset(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
 
 
 def volume(sizes: Sequence[int]) -> int:
@@ -45,7 +65,7 @@ class PartWriter:
             target = Path(self.folder)
             if target.exists() and not target.is_dir():
                 raise ModelError(f"{target}: a file stands there; a checkpoint is a folder")
-            target.mkdir(parents=True, exist_ok=True)
+            make_folder(target)
 
     def __enter__(self) -> "PartWriter":
         return self
@@ -61,6 +81,8 @@ class PartWriter:
         if len(whole) != piece.ndim or len(start) != piece.ndim:
             raise ModelError(f"{self.folder}: {name}: a piece of {piece.ndim} dims needs as many offsets and sizes, got {start} in {whole}")
         dtype = str(piece.dtype).removeprefix("torch.")
+        if dtype not in DTYPE_NAMES:
+            raise ModelError(f"{self.folder}: {name} has the dtype {dtype}; a checkpoint holds {', '.join(sorted(DTYPE_NAMES))}")
         entry = self.tensors.setdefault(name, {"shape": whole, "dtype": dtype, "parts": []})
         if entry["shape"] != whole or entry["dtype"] != dtype:
             raise ModelError(f"{self.folder}: {name} came as {entry['dtype']}{entry['shape']} and as {dtype}{whole}")
@@ -156,22 +178,3 @@ def read_header(stream: IO[bytes], path: str) -> tuple[dict[str, Any], int]:
         return json.loads(stream.read(length)), 8 + length
     except (struct.error, ValueError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
-
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-}

@@ -29,6 +29,14 @@ def store_of(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
         raise ModelError(f"{path}: {error}") from error
 
 
+def make_folder(path: Path) -> None:
+    """The local folder with those above it, unless it is there; a file that stands in its place or above it gives one line."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ModelError(f"{path}: a file stands there or above it; a folder is needed") from error
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream whose bytes appear at `path` all at once, or not at all when the block raises."""
@@ -38,7 +46,9 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
             yield stream  # type: ignore[misc]
         return
     target = Path(str(path).removeprefix("file://"))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise ModelError(f"{target}: a folder stands there; a file is to be written")
+    make_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(temporary, "wb") as stream:
@@ -57,7 +67,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     if target.exists() and not target.is_dir():
         raise ModelError(f"{target}: a file stands there; a folder is needed")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     for stale in target.parent.glob(f".{target.name}.*.part"):  # left by a run that was killed here
         shutil.rmtree(stale, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
@@ -99,6 +109,10 @@ def read_json(path: str | Path) -> Any:
             return json.load(stream)  # type: ignore[arg-type]
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"{path}: a folder stands there; a JSON file is needed") from error
+    except NotADirectoryError as error:
+        raise ModelError(f"{path}: no such file; one of the folders that it names is a file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not valid JSON ({error})") from error
 

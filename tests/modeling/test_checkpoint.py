@@ -1,11 +1,14 @@
 """Checkpoints: any number of ranks, complete or not there, corruption named, and a killed writer loses nothing that was complete."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ import torch
 from modeling.checkpoint import Checkpoint, finish_checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from modeling.checkpoint_parts import PartWriter
 from modeling.errors import ModelError
+from modeling.whole_files import read_json, write_json
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -120,6 +124,69 @@ def test_what_is_no_checkpoint_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="must be JSON values"):
         write_checkpoint(tmp_path / "b", {}, {"when": object()})
     assert not (tmp_path / "b").exists()
+
+
+def edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Writes a checkpoint whose manifest is changed afterwards."""
+    write_checkpoint(folder, {"x": torch.arange(6.0).view(2, 3)}, {"step": 1})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    edit(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def edit_part(**changes: object) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest["tensors"]["x"]["parts"][0].update(changes)
+
+
+MALFORMED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "files are a list": (lambda m: m.update(files=[]), r"files must be a table, got \[\]"),
+    "no metadata": (lambda m: m.update(metadata=None), "metadata must be a table, got None"),
+    "tensors are text": (lambda m: m.update(tensors="x"), "tensors must be a table, got 'x'"),
+    "a file without facts": (lambda m: m["files"].update(a=3), "with its bytes and sha256 is needed, got 'a': 3"),
+    "a file elsewhere": (lambda m: m["files"].update({"../a": {"bytes": 3, "sha256": ""}}), r"a file of the folder .* got '\.\./a'"),
+    "a tensor without a shape": (lambda m: m["tensors"]["x"].pop("shape"), "tensor 'x' needs a shape"),
+    "a shape of fractions": (lambda m: m["tensors"]["x"].update(shape=[2, 1.5]), "tensor 'x' needs a shape"),
+    "no parts": (lambda m: m["tensors"]["x"].update(parts=None), "tensor 'x' needs a shape, a dtype and parts"),
+    "an unknown dtype": (lambda m: m["tensors"]["x"].update(dtype="float99"), "'x' has the dtype 'float99'; there is bfloat16, bool"),
+    "a dtype that is no text": (lambda m: m["tensors"]["x"].update(dtype=[1]), r"'x' has the dtype \[1\]"),
+    "a part of another file": (edit_part(file="y"), "a part of 'x' needs a file that the manifest names"),
+    "a part with too few offsets": (edit_part(offsets=[0]), "as many offsets and sizes as the tensor has dims"),
+    "a part that is short": (edit_part(sizes=[2, 2]), r"x: the parts hold 4 numbers where the shape \[2, 3\] has 6"),
+}
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_manifest_gets_one_line_and_is_passed_over(tmp_path: Path, fault: str) -> None:
+    edit, words = MALFORMED[fault]
+    edited(tmp_path / "step-2", edit)
+    with pytest.raises(ModelError, match=words) as caught:
+        Checkpoint(tmp_path / "step-2")
+    assert "\n" not in str(caught.value)
+    write_checkpoint(tmp_path / "step-1", {"x": torch.zeros(3)}, {})
+    lines: list[str] = []
+    assert latest_checkpoint(tmp_path, report=lines.append) == f"{tmp_path}/step-1"
+    assert len(lines) == 1
+
+
+def test_a_dtype_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="x has the dtype complex64; a checkpoint holds"):
+        write_checkpoint(tmp_path / "a", {"x": torch.zeros(3, dtype=torch.complex64)}, {})
+
+
+def test_a_path_through_a_file_gets_one_line(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for folder in (notes / "step-1", notes / "a" / "b"):
+        with pytest.raises(ModelError, match="a file stands there or above it; a folder is needed"):
+            write_checkpoint(folder, {"x": torch.zeros(3)}, {})
+    with pytest.raises(ModelError, match="no such file; one of the folders that it names is a file"):
+        read_json(notes / "a.json")
+    (tmp_path / "b.json").mkdir()
+    with pytest.raises(ModelError, match="a folder stands there; a JSON file is needed"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(ModelError, match="a folder stands there; a file is to be written"):
+        write_json(tmp_path / "b.json", {})
+    assert notes.read_text() == "mine"
 
 
 def test_the_newest_complete_one_is_found_and_the_rest_is_said(folder: str) -> None:
