@@ -10,6 +10,9 @@ import typer
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A Hugging Face folder (phi3 or phi3small), or a checkpoint.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The new folder: a checkpoint, or a Hugging Face folder.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16: what the weights are rounded to. Left out, they stay as they are.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Hugging Face folder to checkpoint, and back, shard by shard; the direction is told by what SRC is.
@@ -19,7 +22,7 @@ def convert(
     from modeling.convert import convert_model
     from modeling.counts import count_parameters
 
-    kind, config = convert_model(source, target)
+    kind, config = convert_model(source, target, dtype=dtype)
     parameters = count_parameters(config)
     if as_json:
         print(json.dumps({"written": str(target), "kind": kind, "parameters": parameters}))

@@ -202,6 +202,8 @@ class DecoderConfig:
             raise ModelError(f"original_max_positions={self.original_positions} is above max_positions={self.max_positions}")
         if self.rope_scaling is None:
             return
+        if self.rope_scaling.attention_factor is None and self.original_positions == 1 < self.max_positions:
+            raise ModelError("original_max_positions must be at least 2 where longrope's attention_factor is made of its logarithm, got 1")
         for name in ("attention_factor", "long_attention_factor"):
             value = getattr(self.rope_scaling, name)
             if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf):

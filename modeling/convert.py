@@ -2,23 +2,39 @@
 
 from pathlib import Path
 
+import torch
+
 from modeling.checkpoint import MANIFEST, Checkpoint, check_metadata, finish_checkpoint
 from modeling.checkpoint_parts import PartWriter
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
-from modeling.hf_weights import copy_other_files, read_hf_config, stream_hf_tensors, write_hf_folder
-from modeling.model_checkpoint import PREFIX, checkpoint_config, decoder_metadata, stream_checkpoint_tensors
+from modeling.hf_weights import (
+    DTYPES,
+    check_dtypes,
+    copy_other_files,
+    read_hf_config,
+    stored_dtypes,
+    stream_hf_tensors,
+    write_hf_folder,
+)
+from modeling.model_checkpoint import PREFIX, checkpoint_config, checkpoint_dtypes, decoder_metadata, stream_checkpoint_tensors
 from modeling.whole_files import whole_folder
 
 # Tokenizer and licence files go along; a checkpoint keeps them in a folder of their own.
 BESIDE = "beside"
 
 
-def convert_model(source: str | Path, target: str | Path, shard_bytes: int | None = None) -> tuple[str, DecoderConfig]:
+def convert_model(
+    source: str | Path, target: str | Path, shard_bytes: int | None = None, dtype: str | None = None
+) -> tuple[str, DecoderConfig]:
     """Converts `source` into the new folder `target`; the direction is told by what `source` is. Returns what was written, and the sizes.
 
-    Both folders are local. `target` must not exist, or be empty; it appears whole or not at all. About one file is held in memory.
+    Both folders are local. `target` must not exist, or be empty; it appears whole or not at all. About one file is held in memory. The
+    weights are rounded to `dtype`, by its name (None: they stay as they are and must all be of one).
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise ModelError(f"no dtype {dtype!r} for weights; there is {', '.join(DTYPES)}")
+    rounded = None if dtype is None else DTYPES[dtype]
     source, target = Path(source), Path(target)
     kind = kind_of(source)
     if source.resolve() in target.resolve().parents:
@@ -28,8 +44,8 @@ def convert_model(source: str | Path, target: str | Path, shard_bytes: int | Non
     if target.is_dir() and any(target.iterdir()):
         raise ModelError(f"{target}: the folder is not empty; an empty or new one is needed")
     if kind == "checkpoint":
-        return "Hugging Face folder", to_hf(source, target, shard_bytes)
-    return "checkpoint", to_checkpoint(source, target, shard_bytes)
+        return "Hugging Face folder", to_hf(source, target, shard_bytes, rounded)
+    return "checkpoint", to_checkpoint(source, target, shard_bytes, rounded)
 
 
 def kind_of(source: Path) -> str:
@@ -43,26 +59,29 @@ def kind_of(source: Path) -> str:
     raise ModelError(f"{source}: neither config.json (a Hugging Face folder) nor {MANIFEST} (a checkpoint) is there")
 
 
-def to_checkpoint(source: Path, target: Path, file_bytes: int | None = None) -> DecoderConfig:
+def to_checkpoint(source: Path, target: Path, file_bytes: int | None = None, dtype: torch.dtype | None = None) -> DecoderConfig:
     """A Hugging Face folder as a checkpoint."""
     config = read_hf_config(source)
+    check_dtypes(source, stored_dtypes(source, config), dtype)
     metadata = decoder_metadata(config)
     check_metadata(target, metadata)
     with whole_folder(target) as temporary:
         with PartWriter(temporary, **({} if file_bytes is None else {"file_bytes": file_bytes})) as writer:
             for name, tensor in stream_hf_tensors(source, config):
-                writer.add(PREFIX + name, tensor)
+                writer.add(PREFIX + name, tensor.to(dtype or tensor.dtype))
         (temporary / BESIDE).mkdir()
         copy_other_files(source, temporary / BESIDE)
         finish_checkpoint(temporary, 1, metadata)
     return config
 
 
-def to_hf(source: Path, target: Path, shard_bytes: int | None = None) -> DecoderConfig:
+def to_hf(source: Path, target: Path, shard_bytes: int | None = None, dtype: torch.dtype | None = None) -> DecoderConfig:
     """A checkpoint's decoder as a Hugging Face folder; what else the checkpoint holds stays behind."""
     checkpoint = Checkpoint(source)
-    checkpoint.verify()
     config = checkpoint_config(checkpoint)
+    check_dtypes(source, checkpoint_dtypes(checkpoint), dtype)
+    checkpoint.verify()
     options = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
-    write_hf_folder(target, config, stream_checkpoint_tensors(checkpoint, config), tokenizer=source / BESIDE, **options)
+    tensors = ((name, tensor.to(dtype or tensor.dtype)) for name, tensor in stream_checkpoint_tensors(checkpoint, config))
+    write_hf_folder(target, config, tensors, tokenizer=source / BESIDE, **options)
     return config

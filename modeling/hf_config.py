@@ -5,7 +5,7 @@ from typing import Any
 from modeling.config import DecoderConfig, LongRope
 from modeling.errors import ModelError
 from modeling.hf_config_small import small_from_hf, small_to_hf
-from modeling.hf_layout import check_layout
+from modeling.hf_layout import check_layout, eos_setting
 
 # Settings of the reference that this decoder does not have, with the only value it computes.
 FIXED: dict[str, Any] = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
@@ -35,6 +35,8 @@ def config_from_hf(raw: Any, where: str) -> DecoderConfig:
     for name in DROPOUTS:
         if raw.get(name):
             raise ModelError(f"{where}: {name} must be 0, got {raw[name]!r}")
+    if not isinstance(raw.get("tie_word_embeddings") or False, bool):
+        raise ModelError(f"{where}: tie_word_embeddings must be true or false, got {raw['tie_word_embeddings']!r}")
     missing = [name for name in NAMES.values() if name not in raw]
     if missing:
         raise ModelError(f"{where}: no setting {missing[0]!r}")
@@ -143,13 +145,6 @@ def config_to_hf(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "torch_dtype": dtype,
     }
-
-
-def eos_setting(config: DecoderConfig) -> int | list[int] | None:
-    """End-of-text ids as the reference spells them: none, one number, or a list."""
-    if not config.eos_ids:
-        return None
-    return config.eos_ids[0] if len(config.eos_ids) == 1 else list(config.eos_ids)
 
 
 def generation_to_hf(config: DecoderConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from modeling.config import BlockSparse, DecoderConfig, LongRope
 from modeling.errors import ModelError
+from modeling.hf_layout import eos_setting
 from modeling.presets import PHI3_SMALL_8K
 
 # Settings that this decoder does not have, with the only value it computes; a missing one has that value in the release too.
@@ -151,7 +152,7 @@ def small_to_hf(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         "blocksparse_triton_kernel_block_size": sparse.block,
         "rope_scaling": _rope_to_hf(config),
         "dummy_token_indices": list(config.dummy_ids),
-        "eos_token_id": None if not config.eos_ids else config.eos_ids[0] if len(config.eos_ids) == 1 else list(config.eos_ids),
+        "eos_token_id": eos_setting(config),
         "gegelu_pad_to_256": True,
         "pad_sequence_to_multiple_of_64": True,
         "use_cache": True,

@@ -71,6 +71,13 @@ def check_layout(config: DecoderConfig) -> Layout:
     return layout
 
 
+def eos_setting(config: DecoderConfig) -> int | list[int] | None:
+    """End-of-text ids as both layouts spell them: none, one number, or a list."""
+    if not config.eos_ids:
+        return None
+    return config.eos_ids[0] if len(config.eos_ids) == 1 else list(config.eos_ids)
+
+
 def hf_name(name: str, layout: Layout) -> str:
     """Their name of one of our parameters: `layers.3.attention.qkv.weight` -> `model.layers.3.self_attn.qkv_proj.weight` in phi3."""
     module, _, kind = name.rpartition(".")

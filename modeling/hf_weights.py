@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from modeling.checkpoint_parts import DTYPES as STORED_DTYPES
 from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
@@ -21,6 +23,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What else can be rounded to one of them: integers and float8 are a quantised model's, whose scales lie elsewhere.
+CONVERTIBLE = {*DTYPES, "float64"}
 
 
 def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -44,12 +48,12 @@ def read_hf_config(folder: str | Path) -> DecoderConfig:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder: those its index names, else the single one."""
+    """The safetensors files of a model folder: the single one, as transformers prefers it, else those its index names."""
     index = folder / INDEX
-    if not index.exists():
-        if not (folder / SINGLE).exists():
-            raise ModelError(f"{folder}: no weights; {SINGLE} or {INDEX} is needed")
+    if (folder / SINGLE).exists():
         return [folder / SINGLE]
+    if not index.exists():
+        raise ModelError(f"{folder}: no weights; {SINGLE} or {INDEX} is needed")
     table = read_json(index)
     names = table.get("weight_map") if isinstance(table, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
@@ -68,39 +72,73 @@ def stream_hf_tensors(folder: str | Path, config: DecoderConfig) -> Iterator[tup
     shapes = {hf_name(name, layout): (name, shape) for name, shape in parameter_shapes(config).items()}
     seen: set[str] = set()
     for path in weight_files(root):
-        try:
-            with safe_open(path, framework="pt") as weights:
-                for theirs in weights.keys():  # noqa: SIM118 (not a mapping)
-                    if theirs not in shapes:
-                        if theirs == "lm_head.weight" and config.tied:  # a copy of the embedding that some writers keep
-                            continue
-                        raise ModelError(f"{path}: {theirs} is no tensor of a {config.num_layers}-layer {layout} decoder")
-                    name, shape = shapes[theirs]
-                    found = tuple(weights.get_slice(theirs).get_shape())
-                    if found != shape:
-                        raise ModelError(f"{path}: {theirs} must have the shape {shape} by config.json, got {found}")
-                    seen.add(theirs)
-                    yield name, weights.get_tensor(theirs)
-        except SafetensorError as error:
-            raise ModelError(f"{path}: not a whole safetensors file ({error})") from error
+        with open_weights(path) as weights:
+            for theirs in weights.keys():  # noqa: SIM118 (not a mapping)
+                if theirs not in shapes:
+                    if theirs == "lm_head.weight" and config.tied:  # a copy of the embedding that some writers keep
+                        continue
+                    raise ModelError(f"{path}: {theirs} is no tensor of a {config.num_layers}-layer {layout} decoder")
+                name, shape = shapes[theirs]
+                found = tuple(weights.get_slice(theirs).get_shape())
+                if found != shape:
+                    raise ModelError(f"{path}: {theirs} must have the shape {shape} by config.json, got {found}")
+                seen.add(theirs)
+                yield name, weights.get_tensor(theirs)
     missing = [name for name in shapes if name not in seen]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"{root}: the weights lack {missing[0]}{more}")
 
 
+@contextmanager
+def open_weights(path: Path) -> Iterator[Any]:
+    """One safetensors file, open; an error of one line where it is none."""
+    try:
+        with safe_open(path, framework="pt") as weights:
+            yield weights
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def stored_dtypes(folder: str | Path, config: DecoderConfig) -> set[str]:
+    """The dtypes of the decoder's tensors in a model folder, from the headers alone."""
+    layout = layout_of(config)
+    wanted = {hf_name(name, layout) for name in parameter_shapes(config)}
+    found: set[str] = set()
+    for path in weight_files(Path(folder)):
+        with open_weights(path) as weights:
+            found |= {weights.get_slice(name).get_dtype() for name in wanted & set(weights.keys())}
+    return {dtype_name(STORED_DTYPES[one]) if one in STORED_DTYPES else one for one in found}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def check_dtypes(where: str | Path, found: Iterable[str], dtype: torch.dtype | None = None) -> None:
+    """Refuses weights that are no floating-point numbers, and those of more than one dtype where no `dtype` is given to round them to."""
+    kinds = sorted(found)
+    if not set(kinds) <= CONVERTIBLE:
+        raise ModelError(f"{where}: the weights must be of {', '.join(sorted(CONVERTIBLE))}, got {', '.join(kinds)}")
+    if dtype is None and kinds and (len(kinds) > 1 or kinds[0] not in DTYPES):
+        raise ModelError(
+            f"{where}: the weights must be all {' or all '.join(DTYPES)}, got {', '.join(kinds)}; give a dtype, as `phial convert "
+            "SRC DST --dtype bfloat16` does"
+        )
+
+
 def load_decoder(folder: str | Path, dtype: torch.dtype | None = None, attention: str = "sdpa") -> Decoder:
     """The decoder of a Hugging Face folder (phi3 or phi3small), on the CPU, in `dtype` (None: as it was saved), in eval mode."""
     config = read_hf_config(folder)
+    check_dtypes(folder, stored_dtypes(folder, config), dtype)
     tensors = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in stream_hf_tensors(folder, config)}
     return build_decoder(config, tensors, attention, str(folder))
 
 
 def build_decoder(config: DecoderConfig, tensors: dict[str, Tensor], attention: str = "sdpa", where: str = "weights") -> Decoder:
     """A decoder whose parameters are the given tensors, by our names. It is in eval mode: dropout acts after `train()` only."""
-    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    if len(kinds) != 1 or kinds[0] not in DTYPES:
-        raise ModelError(f"{where}: the weights must be all {' or all '.join(DTYPES)}, got {', '.join(kinds)}; give a dtype")
+    check_dtypes(where, {dtype_name(tensor.dtype) for tensor in tensors.values()})
     with torch.device("meta"):
         decoder = Decoder(config, attention=attention)
     decoder.load_state_dict(tensors, assign=True)
@@ -126,9 +164,10 @@ def write_hf_folder(
     """`save_decoder` for parameters that arrive one at a time under our names; about one shard is held in memory."""
     layout = check_layout(config)
     with whole_folder(folder) as temporary:
-        for source in (Path(folder), None if tokenizer is None else Path(tokenizer)):
-            if source is not None and source.is_dir():
-                copy_other_files(source, temporary)
+        if Path(folder).is_dir():
+            keep_files(Path(folder), temporary)
+        if tokenizer is not None and Path(tokenizer).is_dir():
+            copy_other_files(Path(tokenizer), temporary)
         dtype = write_shards(temporary, tensors, shard_bytes, layout)
         write_json(temporary / "config.json", config_to_hf(config, dtype))
         write_json(temporary / "generation_config.json", generation_to_hf(config))
@@ -171,12 +210,27 @@ def write_index(folder: Path, shards: list[tuple[list[str], int]]) -> None:
     write_json(folder / INDEX, {"metadata": {"total_size": sum(size for _, size in shards)}, "weight_map": places})
 
 
-def copy_other_files(source: Path, target: Path) -> None:
-    """Everything of a model folder that is neither weights nor configuration: the tokenizer's files above all."""
+# Files that hold the same weights for other programs, and an optimizer's: gigabytes that a copy of the tokenizer does not need.
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.ggml", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.index.json")
+
+
+def is_written(path: Path) -> bool:
+    """Whether a saved decoder brings that file itself, or must not stand beside it."""
+    return path.name in ("config.json", "generation_config.json", INDEX) or path.suffix == ".safetensors"
+
+
+def keep_files(source: Path, target: Path) -> None:
+    """Copies what stands in a folder that is about to be replaced and what the decoder's own files do not replace."""
     for path in source.iterdir():
-        if path.name in ("config.json", "generation_config.json", INDEX) or path.suffix == ".safetensors":
+        if is_written(path):
             continue
         if path.is_dir():
             shutil.copytree(path, target / path.name, dirs_exist_ok=True)
         else:
             shutil.copy2(path, target / path.name)
+
+
+def copy_other_files(source: Path, target: Path) -> None:
+    """Copies what in a model folder is neither configuration, nor weights of any format, nor hidden: the tokenizer's files above all."""
+    own = ("config.json", "generation_config.json", "*.safetensors")
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*own, *OTHER_WEIGHTS, ".*"))

@@ -14,15 +14,10 @@ from modeling.checkpoint import Checkpoint
 from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
-from modeling.hf_weights import build_decoder, parameter_shapes
+from modeling.hf_weights import build_decoder, check_dtypes, parameter_shapes
 
 PREFIX = "weight/"
 METADATA = "model"
-
-
-def decoder_tensors(decoder: Decoder) -> dict[str, Tensor]:
-    """The parameters under the names they have in a checkpoint."""
-    return {PREFIX + name: parameter.detach() for name, parameter in decoder.named_parameters()}
 
 
 def decoder_metadata(config: DecoderConfig) -> dict[str, Any]:
@@ -38,6 +33,11 @@ def checkpoint_config(checkpoint: Checkpoint) -> DecoderConfig:
         return DecoderConfig.from_dict(checkpoint.metadata[METADATA])
     except ModelError as error:
         raise ModelError(f"{checkpoint.folder}: {error}") from error
+
+
+def checkpoint_dtypes(checkpoint: Checkpoint) -> set[str]:
+    """The dtypes of the decoder's parameters, by the manifest."""
+    return {entry["dtype"] for name, entry in checkpoint.tensors.items() if name.startswith(PREFIX)}
 
 
 def stream_checkpoint_tensors(checkpoint: Checkpoint, config: DecoderConfig) -> Iterator[tuple[str, Tensor]]:
@@ -56,8 +56,9 @@ def stream_checkpoint_tensors(checkpoint: Checkpoint, config: DecoderConfig) -> 
 def load_decoder_checkpoint(folder: str | Path, dtype: torch.dtype | None = None, attention: str = "sdpa", verify: bool = True) -> Decoder:
     """The decoder of a checkpoint, on the CPU, in `dtype` (None: as it was saved)."""
     checkpoint = Checkpoint(folder)
+    config = checkpoint_config(checkpoint)
+    check_dtypes(folder, checkpoint_dtypes(checkpoint), dtype)
     if verify:
         checkpoint.verify()
-    config = checkpoint_config(checkpoint)
     tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in stream_checkpoint_tensors(checkpoint, config)}
     return build_decoder(config, tensors, attention, str(folder))

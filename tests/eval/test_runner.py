@@ -20,7 +20,7 @@ from eval.progress_log import ProgressLog
 from eval.summary import summarise
 from modeling import load_decoder
 from modeling.checkpoint import write_checkpoint
-from modeling.model_checkpoint import decoder_metadata, decoder_tensors
+from modeling.model_checkpoint import PREFIX, decoder_metadata
 
 TASKS = ["mmlu", "exercises", "bits_per_byte", "preferences"]
 
@@ -84,7 +84,8 @@ def test_letters_and_texts_equal_a_slow_reference(scored: Path, model_folder: Pa
 
 def test_a_checkpoint_scores_like_its_folder(scored: Path, model_folder: Path, data_folder: Path, tmp_path: Path) -> None:
     decoder = load_decoder(model_folder)
-    write_checkpoint(tmp_path / "run" / "step-1", decoder_tensors(decoder), decoder_metadata(decoder.config))
+    tensors = {PREFIX + name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    write_checkpoint(tmp_path / "run" / "step-1", tensors, decoder_metadata(decoder.config))
     with pytest.raises(InputError, match="a checkpoint without a tokenizer"):
         open_model(tmp_path / "run" / "step-1")
     shutil.copytree(model_folder, tmp_path / "run" / "tokenizer", ignore=shutil.ignore_patterns("*.safetensors", "config.json"))

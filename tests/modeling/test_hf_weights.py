@@ -165,6 +165,10 @@ QKV = "model.layers.1.self_attn.qkv_proj.weight"
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), r"config\.json: no such file"),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json: not valid JSON"),
+    "config is a folder": (
+        lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()),
+        r"config\.json: a folder stands there; a JSON file is needed",
+    ),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "a JSON object is needed, got list"),
     "another model": (edit_config(model_type="llama"), "model_type must be 'phi3' or 'phi3small', got 'llama'"),
     "a missing size": (edit_config(hidden_size="remove"), "no setting 'hidden_size'"),
@@ -176,13 +180,25 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another rope": (edit_config(rope_parameters={"rope_type": "linear"}), "must be 'default' or 'longrope', got 'linear'"),
     "longrope without factors": (edit_config(rope_parameters={"rope_type": "longrope"}), "longrope needs short_factor"),
     "no weights": (lambda f: (f / SINGLE).unlink(), "no weights; model.safetensors or"),
-    "an index that is none": (lambda f: (f / INDEX).write_text("{}"), "a weight_map of tensor names to file names is needed"),
+    "an index that is none": (
+        lambda f: ((f / SINGLE).unlink(), (f / INDEX).write_text("{}")),
+        "a weight_map of tensor names to file names is needed",
+    ),
     "corrupt weights": (lambda f: (f / SINGLE).write_bytes(b"x" * 100), "not a whole safetensors file"),
     "cut weights": (lambda f: (f / SINGLE).write_bytes((f / SINGLE).read_bytes()[:-10]), "not a whole safetensors file"),
     "a missing tensor": (edit_weights(lambda t: t.pop(QKV)), rf"the weights lack {QKV}$"),
     "an unknown tensor": (edit_weights(lambda t: t.update(extra=torch.zeros(1))), "extra is no tensor of a 2-layer phi3 decoder"),
     "a wrong shape": (edit_weights(lambda t: t.update({QKV: torch.zeros(4, 4)})), rf"{QKV} must have the shape \(64, 32\).*got \(4, 4\)"),
     "mixed dtypes": (edit_weights(lambda t: t.update({QKV: t[QKV].double()})), "got float32, float64; give a dtype"),
+    "integer weights": (edit_weights(lambda t: t.update({QKV: t[QKV].to(torch.int8)})), "must be of .*float64, got float32, int8$"),
+    "tied as text": (edit_config(tie_word_embeddings="false"), "tie_word_embeddings must be true or false, got 'false'"),
+    "longrope from 1 on": (
+        edit_config(
+            original_max_position_embeddings=1,
+            rope_parameters={"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+        ),
+        "original_max_positions must be at least 2 .*, got 1",
+    ),
 }
 
 
@@ -194,6 +210,64 @@ def test_a_folder_that_cannot_be_used_gets_one_line(folder: Path, fault: str) ->
         load_decoder(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_the_single_file_is_read_where_an_index_was_left_behind(tmp_path: Path) -> None:
+    """As transformers does."""
+    older, newer = random_decoder(MEMBERS["gqa"], seed=1), random_decoder(MEMBERS["gqa"], seed=2)
+    save_decoder(older, tmp_path / "model", shard_bytes=20_000)
+    save_decoder(newer, tmp_path / "newer")
+    (tmp_path / "newer" / SINGLE).rename(tmp_path / "model" / SINGLE)
+    assert equal(load_decoder(tmp_path / "model"), newer)
+    theirs = Phi3ForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert torch.equal(theirs.lm_head.weight, newer.head_weight)
+
+
+def test_weights_of_other_formats_and_hidden_files_stay_behind(folder: Path, tmp_path: Path) -> None:
+    """A copy has the tokenizer and the licence; a folder that is saved over keeps all that the decoder does not replace."""
+    for name in ("pytorch_model-00001-of-00002.bin", "model.gguf", "consolidated.00.pth", "pytorch_model.bin.index.json", ".gitattributes"):
+        (folder / name).write_text("x")
+    for name in (".git/config", "onnx/model.onnx", "onnx/README.md", "original/model.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "LICENSE").write_text("x")
+    convert_model(folder, tmp_path / "checkpoint")
+    kept = {"LICENSE", "tokenizer.json", "onnx/README.md"}
+    assert files_in(tmp_path / "checkpoint" / "beside") == kept
+    before = files_in(folder)
+    save_decoder(load_decoder(folder), tmp_path / "copy", tokenizer=folder)
+    assert files_in(tmp_path / "copy") == kept | {"config.json", "generation_config.json", SINGLE}
+    save_decoder(load_decoder(folder), folder)
+    assert files_in(folder) == before
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_mixed_dtypes_are_refused_before_anything_is_written_or_rounded_to_one(folder: Path, tmp_path: Path) -> None:
+    """Matrices in bfloat16 beside norms in float32, as some trainers leave them."""
+    edit_weights(lambda t: t.update({name: one.bfloat16() for name, one in t.items() if one.ndim == 2}))(folder)
+    with pytest.raises(ModelError, match=r"got bfloat16, float32; give a dtype, as `phial convert SRC DST --dtype bfloat16` does"):
+        convert_model(folder, tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
+    with pytest.raises(ModelError, match="no dtype 'int8' for weights; there is float32, bfloat16, float16"):
+        convert_model(folder, tmp_path / "checkpoint", dtype="int8")
+    convert_model(folder, tmp_path / "checkpoint", dtype="bfloat16")
+    assert equal(load_decoder_checkpoint(tmp_path / "checkpoint"), load_decoder(folder, dtype=torch.bfloat16))
+    tensors, metadata = read_checkpoint(tmp_path / "checkpoint")
+    mixed = {name: one.float() if one.ndim == 1 else one for name, one in tensors.items()}
+    write_checkpoint(tmp_path / "mixed", mixed, metadata)
+    for refused in (lambda: load_decoder_checkpoint(tmp_path / "mixed"), lambda: convert_model(tmp_path / "mixed", tmp_path / "back")):
+        with pytest.raises(ModelError, match="got bfloat16, float32; give a dtype"):
+            refused()
+    assert not (tmp_path / "back").exists()
+    convert_model(tmp_path / "mixed", tmp_path / "back", dtype="float16")
+    assert next(load_decoder(tmp_path / "back").parameters()).dtype == torch.float16
+    write_checkpoint(tmp_path / "whole numbers", {name: one.to(torch.int8) for name, one in tensors.items()}, metadata)
+    with pytest.raises(ModelError, match="the weights must be of bfloat16, float16, float32, float64, got int8"):
+        load_decoder_checkpoint(tmp_path / "whole numbers", dtype=torch.float32)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -224,6 +298,13 @@ def test_conversion_refuses_what_does_not_fit(folder: Path, tmp_path: Path) -> N
     with pytest.raises(ModelError, match="lies inside"):
         convert_model(folder, folder / "inside")
     assert not (folder / "inside").exists()
+    (tmp_path / "notes.txt").write_text("mine")
+    for through in ("notes.txt/out", "notes.txt/a/b"):
+        for source in (folder, tmp_path / "whole"):
+            if not source.exists():
+                convert_model(folder, source)
+            with pytest.raises(ModelError, match="a file stands there or above it; a folder is needed"):
+                convert_model(source, tmp_path / through)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"neither config\.json"):
         convert_model(tmp_path / "empty", tmp_path / "new")
