@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from modeling.config import BlockSparse, DecoderConfig
+from modeling.blocksparse_counts import needed_pairs
+from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 
 Convention = Literal["causal", "full"]
@@ -49,18 +50,6 @@ def window_pairs(length: int, window: int | None) -> int:
     return seen * (seen + 1) // 2 + (length - seen) * seen
 
 
-def blocksparse_pairs(length: int, sparse: BlockSparse, num_heads: int) -> int:
-    """Query-key pairs of one document in a sparse layer, over all heads."""
-    stride, total = sparse.vertical_stride, 0
-    for offset in (sparse.head_offset(head, num_heads) for head in range(num_heads)):
-        for block in range(-(-length // sparse.block)):
-            far = max(0, block - sparse.local_blocks + 1)  # blocks 0 to far - 1 are seen where they are vertical ones
-            vertical = (far - 1 + offset) // stride - (offset - 1) // stride
-            queries = min(sparse.block, length - block * sparse.block)
-            total += queries * (vertical + block - far) * sparse.block + queries * (queries + 1) // 2
-    return total
-
-
 def mean_keys(config: DecoderConfig, lengths: Sequence[int]) -> float:
     """Keys that a query sees, itself included: the mean over the tokens of documents of these lengths, over layers and over heads."""
     if not lengths or min(lengths) < 1:
@@ -71,7 +60,7 @@ def mean_keys(config: DecoderConfig, lengths: Sequence[int]) -> float:
         dense = window_pairs(length, config.window_keys)
         pairs += dense * (config.num_layers - sparse_layers)
         if config.blocksparse is not None and sparse_layers:
-            pairs += blocksparse_pairs(length, config.blocksparse, config.num_heads) * sparse_layers / config.num_heads
+            pairs += needed_pairs(length, config.blocksparse, config.num_heads) * sparse_layers / config.num_heads
     return pairs / config.num_layers / sum(lengths)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from modeling.blocksparse_counts import needed_pairs
 from modeling.config import BlockSparse, DecoderConfig
-from modeling.counts import blocksparse_pairs, flops_per_token, layer_matrix_parameters, mean_keys, window_pairs
+from modeling.counts import flops_per_token, layer_matrix_parameters, mean_keys, window_pairs
 from modeling.errors import ModelError
 from modeling.presets import PHI3_MEDIUM_4K, PHI3_MINI_4K, PHI3_SMALL_8K, TINY, TINY_SMALL
 from modeling.visible import Visible, dense_mask
@@ -29,10 +30,10 @@ def test_window_pairs_are_the_masks(length: int, window: int | None) -> None:
 )
 def test_blocksparse_pairs_are_the_masks(length: int, sparse: BlockSparse) -> None:
     mask = dense_mask(Visible(num_queries=length, num_keys=length), CPU, sparse, num_heads=4)
-    assert blocksparse_pairs(length, sparse, 4) == int(mask.sum())
+    assert needed_pairs(length, sparse, 4) == int(mask.sum())
     if length == 64:
         shifted = dataclasses.replace(sparse, local_blocks=sparse.local_blocks + 1)
-        assert blocksparse_pairs(length, shifted, 4) != int(mask.sum())
+        assert needed_pairs(length, shifted, 4) != int(mask.sum())
 
 
 def test_mean_keys_of_documents_and_layers() -> None:
