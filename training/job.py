@@ -13,6 +13,8 @@ from data_pipeline.tokens.mixture import Mixture
 from data_pipeline.tokens.shards import TokenShards
 from data_pipeline.tokens.tokenizer import load_tokenizer
 from modeling.config import DecoderConfig
+from modeling.cpu_compiler import check_cpu_compiler
+from training.hardware import pick_device
 from training.recipe import FREE_TO_CHANGE, ModelRecipe, PretrainRecipe
 
 
@@ -58,6 +60,8 @@ def make_plan(job: Job) -> Plan:
         raise InputError(
             '[pretrain] phases is empty; give at least one, like phases = [{ name = "one", steps = 100, weights = { web = 1 } }]'
         )
+    if recipe.compile and pick_device().type == "cpu":
+        check_cpu_compiler("[pretrain] compile = true", "Install one, or set compile = false")
     sources = sorted({source for phase in recipe.phases for source, weight in phase.weights.items() if weight > 0})
     shards = {source: TokenShards.open(job.tokens / source) for source in sources}
     config = decoder_config(job)
