@@ -2,8 +2,6 @@
 
 # B batch, T query tokens, S key tokens, N query heads, K key/value heads, H features per head.
 
-import os
-import shutil
 from collections.abc import Callable
 from functools import cache
 
@@ -13,6 +11,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from modeling.config import BlockSparse, DecoderConfig
 from modeling.constants import constant
+from modeling.cpu_compiler import check_cpu_compiler
 from modeling.errors import ModelError
 from modeling.visible import Visible, key_positions
 
@@ -63,9 +62,7 @@ def check_device(config: DecoderConfig, device: torch.device) -> None:
                 "Use sdpa or eager"
             )
     elif device.type == "cpu":
-        compiler = os.environ.get("CXX", "g++")
-        if shutil.which(compiler) is None:
-            raise ModelError(f"attention backend 'flex' needs a C++ compiler on a CPU; {compiler!r} is not installed. Use sdpa or eager")
+        check_cpu_compiler("attention backend 'flex'", "Use sdpa or eager")
         if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
             raise ModelError("attention backend 'flex' needs an x86 CPU with AVX2, and this one has none. Use sdpa or eager")
     else:

@@ -94,6 +94,14 @@ def test_what_cannot_work_is_refused_before_training(corpus: Path, tmp_path: Pat
         make_plan(job(corpus, tmp_path, **settings))
 
 
+def test_compile_without_a_compiler_is_refused_before_training(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ModelError, match=r"^\[pretrain\] compile = true needs a C\+\+ compiler on a CPU; 'no-such-compiler' is not"):
+        make_plan(job(corpus, tmp_path, compile=True))
+    assert make_plan(job(corpus, tmp_path)).config.num_layers == 2
+
+
 def test_a_job_survives_its_journey_to_a_rank(corpus: Path, tmp_path: Path):
     one = job(corpus, tmp_path)
     assert Job.from_json(one.to_json()) == one
