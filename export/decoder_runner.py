@@ -63,15 +63,16 @@ def open_session(folder: str | Path, threads: int = 0) -> Session:
     if threads:
         torch.set_num_threads(threads)
     if (root / "config.json").exists():
-        decoder, place = load_decoder(root), root
+        load, place = load_decoder, root
     elif (root / MANIFEST).exists():
-        decoder, place = load_decoder_checkpoint(root), tokenizer_above(root)
+        load, place = load_decoder_checkpoint, tokenizer_above(root)
     else:
         kinds = f"model.onnx (a package), config.json (a Hugging Face folder) nor {MANIFEST} (a checkpoint)"
         raise InputError(f"{root}: neither {kinds} is there")
     if place is None:
         raise InputError(f"{root}: a checkpoint without a tokenizer, and none in a tokenizer/ folder above it")
     tokenizer = load_tokenizer(place)
+    decoder = load(root)  # last: what is missing beside the weights is told before gigabytes are read
     return Session(root, tokenizer, DecoderRunner(decoder), decoder.config.eos_ids or stop_ids(tokenizer))
 
 

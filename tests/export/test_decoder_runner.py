@@ -1,5 +1,6 @@
 """Chat with float weights: the same door as the package's, told by what the folder holds."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,10 +69,46 @@ def test_the_cache_grows_and_prompts_are_continued(folder: Path) -> None:
     hook.remove()
 
 
+def test_ctrl_c_in_a_prompt_or_an_answer_spoils_no_later_answer(folder: Path) -> None:
+    decoder = load_decoder(folder)
+    runner = DecoderRunner(decoder)
+    ids = [(7 * number) % 300 for number in range(60)]
+    runner.prefill(ids[:20])
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for broken_off in (lambda: runner.feed([5]), lambda: runner.prefill(ids[:50])):
+        hook = decoder.embedding.register_forward_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            broken_off()
+        hook.remove()
+        for length in (50, 60):
+            found = torch.from_numpy(runner.prefill(ids[:length]))
+            with torch.no_grad():
+                whole = decoder(torch.tensor([ids[:length]]))[0, -1]
+            torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+
+
 def test_the_verb_takes_float_weights(folder: Path) -> None:
     result = CliRunner().invoke(app, ["chat", str(folder), "--max-new-tokens", "5"], input="The pear\n")
     assert result.exit_code == 0, result.output
     assert result.output.strip()
+
+
+def test_a_missing_tokenizer_is_told_before_the_weights_are_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_model(folder, tmp_path / "checkpoint")
+    shutil.rmtree(tmp_path / "checkpoint" / "beside")
+    shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer.json"))
+
+    def load(*_: object) -> None:
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr("export.decoder_runner.load_decoder", load)
+    monkeypatch.setattr("export.decoder_runner.load_decoder_checkpoint", load)
+    for name, words in (("checkpoint", "a checkpoint without a tokenizer"), ("model", r"tokenizer\.json: no such file")):
+        with pytest.raises(InputError, match=words):
+            open_session(tmp_path / name)
 
 
 def test_folders_that_cannot_chat_are_refused(folder: Path, tmp_path: Path) -> None:
