@@ -99,6 +99,7 @@ def build_theirs(config: DecoderConfig, way: Way, device: torch.device) -> tuple
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if way.compile:
         for layer in model.model.layers:
+            layer.self_attn.layer_idx = 0  # which a cache alone would read; with flash attention each number would be compiled for itself
             layer.compile(dynamic=False)
     return model, masters, their_loss(model, way.attention)
 

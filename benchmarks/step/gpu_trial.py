@@ -20,7 +20,7 @@ from data_pipeline.errors import InputError
 from modeling.config import DecoderConfig
 from modeling.counts import count_parameters, flops_per_token
 
-# Every number of rows that is tried compiles the layers again; torch would go on uncompiled after the eighth.
+# Every number of rows that is tried compiles the layers again; torch would go on uncompiled after the eighth, and here fails after these.
 MAX_COMPILED = 64
 # Documents that see one another change the loss by a thousandth or so; sums on a GPU may differ in their last bits.
 LEAK_BOUND = 1e-5
@@ -36,7 +36,7 @@ class Trial:
         """Figures of this way, checked against those of `reference`. Its model is gone from the device afterwards."""
         torch.compiler.reset()
         free(self.device)
-        with torch._dynamo.config.patch(recompile_limit=MAX_COMPILED):
+        with torch._dynamo.config.patch(recompile_limit=MAX_COMPILED, fail_on_recompile_limit_hit=True):
             return self.measure(profile_to, reference)
 
     def measure(self, profile_to: Path | None, reference: dict[str, Any] | None) -> dict[str, Any]:
