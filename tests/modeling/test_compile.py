@@ -13,6 +13,7 @@ from modeling.backends import varlen
 from modeling.backends.packed import packed_attention
 from modeling.backends.varlen import Varlen
 from modeling.decoder import Decoder
+from modeling.parallel.stream import Stream
 from modeling.recompute import RECOMPUTE
 
 KINDS = {**MEMBERS, "phi-3-small": SMALL}
@@ -106,9 +107,9 @@ class Breaking(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BTD: torch.Tensor, stream: Stream) -> torch.Tensor:
         torch._dynamo.graph_break()
-        return self.inner(x_BTD)
+        return self.inner(x_BTD, stream)
 
 
 def test_a_break_in_the_graph_is_seen() -> None:

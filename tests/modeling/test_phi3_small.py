@@ -17,6 +17,7 @@ from torch.nn import functional
 from modeling.config import BlockSparse, DecoderConfig
 from modeling.decoder import Decoder
 from modeling.feed_forward import ClampedGeglu
+from modeling.parallel.stream import ONE_RANK
 from modeling.presets import PHI3_SMALL_8K
 
 # Blocks of 4, two of them local, every third vertical: at 37 tokens a query of the last block sees 2 local and up to 3 vertical ones of 10.
@@ -293,7 +294,7 @@ def test_infinities_pass_the_clamp() -> None:
     with torch.no_grad():
         block.gate_up.weight.zero_()
         block.gate_up.bias.copy_(both_F)
-        block(torch.zeros(1, 1, SIZES.hidden_size))
+        block(torch.zeros(1, 1, SIZES.hidden_size), ONE_RANK.stream(1))
     wanted = reference.gegelu(both_F[None], 20.0)
     torch.testing.assert_close(kept[0][0], wanted, rtol=1e-6, atol=1e-30, equal_nan=True)
     assert kept[0].isinf().any()

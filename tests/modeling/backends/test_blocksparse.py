@@ -12,6 +12,7 @@ from modeling.blocksparse_counts import computed_pairs, dense_pairs, kernel_caus
 from modeling.config import BlockSparse
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
+from modeling.parallel.stream import ONE_RANK
 from modeling.presets import PHI3_SMALL_8K, TINY_SMALL
 from modeling.visible import Visible, dense_mask, document_bounds, document_runs
 
@@ -125,7 +126,10 @@ def test_a_layer_compiles_without_a_graph_break_and_builds_no_mask(packed: bool,
     tables = (torch.ones(1, 1, 64, 8), torch.zeros(1, 1, 64, 8))
     x_BTD = torch.randn(2, 64, 32, generator=torch.Generator().manual_seed(1))
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x_BTD, tables, attend, None), layer(x_BTD, tables, attend, None), atol=1e-6, rtol=1e-6)
+    stream = ONE_RANK.stream(x_BTD.shape[1])
+    torch.testing.assert_close(
+        compiled(x_BTD, tables, attend, None, stream), layer(x_BTD, tables, attend, None, stream), atol=1e-6, rtol=1e-6
+    )
 
 
 def test_what_does_not_fit_is_refused() -> None:
