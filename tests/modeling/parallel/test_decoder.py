@@ -114,7 +114,7 @@ def train(decoder: Decoder, group: Group, rank_rows: tuple[int, int], steps: int
     first, last = rank_rows
     for step in range(steps):
         ids_BT, targets_BT, documents_BT = rows(100 + step, packed=True, batch=4)
-        targets_BT = torch.where(targets_BT < 0, targets_BT, (ids_BT + 1) % 37)
+        targets_BT = torch.where(targets_BT < 0, targets_BT, 4 + (ids_BT - 3) % 32)
         share = (targets_BT[first:last] != -100).sum() / (targets_BT != -100).sum()
         assert documents_BT is not None
         loss = decoder.loss(ids_BT[first:last], targets_BT[first:last], documents_BT=documents_BT[first:last]) * share
