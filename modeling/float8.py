@@ -24,8 +24,8 @@ def use_float8(decoder: Decoder, recipe: str = "tensorwise", emulate: bool = Fal
     """Converts the layers' linear maps in place and returns the decoder; parameter names stay.
 
     `emulate` rounds as float8 does but multiplies in the wider dtype, on any device: for tests of the numbers, not for speed. Refuses
-    another recipe, sizes that are no multiples of 16, a machine without torchao, and a device without float8 products. To train, a pass must
-    have a multiple of 16 tokens too, over which a weight's gradient sums; "rowwise" gives bfloat16 alone.
+    another recipe, sizes that are no multiples of 16, a machine without torchao, and a device without float8 products. To train, a pass
+    must have a multiple of 16 tokens too, over which a weight's gradient sums; "rowwise" gives bfloat16 alone.
     """
     if recipe not in RECIPES:
         raise ModelError(f"no float8 recipe {recipe!r}; there is {', '.join(RECIPES)}")
