@@ -219,8 +219,9 @@ class Select(Local):
     def compute(self, x: Tensor) -> Tensor:
         if self.num_rows == 0:
             return x.new_zeros((*self.rows.shape, *x.shape[1:]))
-        found = x[self.rows.clamp(min=0)]
-        missing = (self.rows < 0).view(*self.rows.shape, *[1] * (x.ndim - 1))
+        rows = self.rows.to(x.device)
+        found = x[rows.clamp(min=0)]
+        missing = (rows < 0).view(*rows.shape, *[1] * (x.ndim - 1))
         return found.masked_fill(missing, 0)
 
     @property
@@ -239,7 +240,8 @@ class ScatterAdd(Local):
     def compute(self, x: Tensor) -> Tensor:
         y = x.new_zeros((self.num_rows + 1, *x.shape[self.rows.ndim :]))
         # Row -1 is the one too many at the end.
-        places = torch.where(self.rows < 0, self.num_rows, self.rows).flatten()
+        rows = self.rows.to(x.device)
+        places = torch.where(rows < 0, self.num_rows, rows).flatten()
         return y.index_add_(0, places, x.flatten(0, self.rows.ndim - 1))[: self.num_rows]
 
     @property

@@ -1,6 +1,7 @@
 """How a decoder's ranks along the axis "tensor" hold the stream between blocks, and how a block is entered and left."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from modeling.errors import ModelError
@@ -60,9 +61,14 @@ class Parallel:
 
     def stream(self, tokens: int) -> Stream:
         """For rows of so many tokens on this context rank."""
-        group = self.tensor_group
-        enter = all_gather(group, 1, balanced(tokens, group.size)) if self.sequence else Broadcast(group)
-        return Stream(enter, enter.adjoint)
+        return build_stream(self.tensor_group, tokens if self.sequence else None)
+
+
+@lru_cache(maxsize=256)
+def build_stream(group: Group, tokens: int | None) -> Stream:
+    """Parts of so many tokens, or the whole stream on every rank (None); kept, since every pass asks for it."""
+    enter = Broadcast(group) if tokens is None else all_gather(group, 1, balanced(tokens, group.size))
+    return Stream(enter, enter.adjoint)
 
 
 ONE_RANK = Parallel(alone())
