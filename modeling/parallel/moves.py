@@ -73,7 +73,11 @@ def shift(group: Group, dim: int, lengths: Sequence[int], steps: int = 1, ring: 
 
 
 def halo(
-    groups: Sequence[Group], dims: Sequence[int], lengths: Sequence[Sequence[int]], widths: Sequence[Sequence[tuple[int, int]]]
+    groups: Sequence[Group],
+    dims: Sequence[int],
+    lengths: Sequence[Sequence[int]],
+    widths: Sequence[Sequence[tuple[int, int]]],
+    zeros: bool = False,
 ) -> Operator:
     """Each part with the neighbours' edges around it, dim after dim, so that corners come right.
 
@@ -81,20 +85,24 @@ def halo(
     dims     the dims of the tensor that are split
     lengths  of each dim, the members' block lengths
     widths   of each dim, every member's (left, right): how many indices more it wants on each side. They may differ, be 0, be longer than a
-             neighbour's block, and be negative, which leaves indices out. Beyond the tensor's ends there is nothing: the part ends there.
+             neighbour's block, and be negative, which leaves indices out.
+    zeros    whether a part that reaches beyond the tensor's ends has zeros there, as a
+             convolution pads; else it ends where the tensor does
 
     The adjoint takes the dims in reverse: edges are sent back and added where they came from, and no longer held where they were.
     """
-    return Chain([halo_dim(*one) for one in zip(groups, dims, lengths, widths, strict=True)])
+    return Chain([halo_dim(*one, zeros) for one in zip(groups, dims, lengths, widths, strict=True)])
 
 
-def halo_dim(group: Group, dim: int, lengths: Sequence[int], widths: Sequence[tuple[int, int]]) -> Operator:
+def halo_dim(group: Group, dim: int, lengths: Sequence[int], widths: Sequence[tuple[int, int]], zeros: bool = False) -> Operator:
     """`halo` along one dim."""
     if len(lengths) != group.size or len(widths) != group.size:
         raise ModelError(f"Halo: {group.size} ranks need as many lengths and widths, got {len(lengths)} and {len(widths)}")
     end = sum(lengths)
     targets = []
     for first, length, (left, right) in zip(starts(lengths), lengths, widths, strict=True):
-        begin, stop = max(0, first - left), min(end, first + length + right)
+        begin, stop = first - left, first + length + right
+        if not zeros:
+            begin, stop = max(0, begin), min(end, stop)
         targets.append(Box((begin,), (stop - begin,)) if stop > begin else nothing(1))
     return Fetch(Boxes("Halo", group, (dim,), tiles([lengths]), targets, few=True))

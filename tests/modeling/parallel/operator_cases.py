@@ -100,10 +100,12 @@ def shifted(steps: int, ring: bool, length: int = 6) -> Callable[[int], Case]:
     return build
 
 
-def halo_1d(lengths: dict[int, tuple[int, ...]], widths: Callable[[int, int], tuple[int, int]]) -> Callable[[int], Case]:
+def halo_1d(
+    lengths: dict[int, tuple[int, ...]], widths: Callable[[int, int], tuple[int, int]], zeros: bool = False
+) -> Callable[[int], Case]:
     def build(count: int) -> Case:
         group = group_of(count)
-        operator = moves.halo([group], [1], [lengths[count]], [[widths(member, count) for member in range(count)]])
+        operator = moves.halo([group], [1], [lengths[count]], [[widths(member, count) for member in range(count)]], zeros)
         return Case(operator, (2, lengths[count][group.index]), moves_only=False)
 
     return build
@@ -171,6 +173,9 @@ CASES: dict[str, Callable[[int], Case]] = {
     ),
     "halo, negative": halo_1d(
         {1: (6,), 2: (3, 3), 3: (3, 2, 2), 4: (3, 2, 2, 2)}, lambda member, count: (-1, 1) if member % 2 else (1, -1)
+    ),
+    "halo with zeros at the ends": halo_1d(
+        {1: (6,), 2: (1, 5), 3: (1, 4, 1), 4: (2, 0, 3, 1)}, lambda member, count: (3 - member, 2 * member - 1), zeros=True
     ),
     "halo in two dims": halo_2d,
     "broadcast": simple_sum(sums.Broadcast),

@@ -54,6 +54,11 @@ def moves_halos(count: int) -> None:
         wanted = [range(max(0, at - left), min(7, at + length + right)) for at, length in zip(starts(lengths), lengths, strict=True)]
         sent = [len(range(max(first, one.start), min(last, one.stop))) for member, one in enumerate(wanted) if member != group.index]
         assert ledger.total() == Cost(8 * 2 * sum(sent), sum(one > 0 for one in sent))
+        padded = torch.nn.functional.pad(full, (6, 6))[:, first - left + 6 : max(first - left, last + right) + 6]
+        part = cut(full, tiles([(2,), lengths])[group.index])
+        with recording() as with_zeros:
+            assert torch.equal(moves.halo([group], [1], [lengths], [[(left, right)] * count], zeros=True)(part), padded)
+        assert with_zeros.total() == ledger.total(), "zeros are not sent"
 
 
 def moves_corners(count: int) -> None:
