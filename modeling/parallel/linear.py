@@ -21,7 +21,8 @@ class ParallelLinear(nn.Module):
         forward     y_o = SumReduce_in(Broadcast_out(x_i) W_oi^T) + b_o
         gradients   dx_i = SumReduce_out(dy_o W_oi),  dW_oi = dy_o^T x_i,  db_o = sum of dy_o, all else local
 
-    Column-parallel is `in_group` alone, row-parallel `out_group` alone. Blocks are balanced; features fewer than ranks leave some empty.
+    Column-parallel (Megatron's word, of W^T) is `out_group` alone, row-parallel `in_group` alone. Blocks are balanced; features fewer than
+    ranks leave some empty.
     """
 
     def __init__(
@@ -55,5 +56,8 @@ class ParallelLinear(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(self, x_i: Tensor) -> Tensor:
-        y_o = self.leave(functional.linear(self.enter(x_i), self.weight))
+        x_i = self.enter(x_i)
+        if self.leave.does_nothing:
+            return functional.linear(x_i, self.weight, self.bias)
+        y_o = self.leave(functional.linear(x_i, self.weight))
         return y_o if self.bias is None else y_o + self.bias
