@@ -36,9 +36,20 @@ class Pieces:
 
 
 def rows(shape: Sequence[int], ranges: Sequence[range]) -> Pieces:
-    """Ranges of rows (dim 0) of a matrix or vector; no range is nothing of it."""
-    ranges = ranges or [range(0)]
+    """Ranges of rows (dim 0) of a matrix or vector, neighbouring ones as one box; no range is nothing of it."""
+    ranges = merged(ranges) or [range(0)]
     return Pieces(tuple(shape), tuple(Box((one.start, *[0] * (len(shape) - 1)), (len(one), *shape[1:])) for one in ranges))
+
+
+def merged(ranges: Sequence[range]) -> list[range]:
+    """The same indices in the same order, with ranges that follow one another joined."""
+    found: list[range] = []
+    for one in ranges:
+        if found and found[-1].stop == one.start:
+            found[-1] = range(found[-1].start, one.stop)
+        else:
+            found.append(one)
+    return found
 
 
 def columns(shape: Sequence[int], columns_: range) -> Pieces:
