@@ -17,6 +17,9 @@ def sum_gradients(parameters: Iterable[nn.Parameter], group: Group) -> None:
     Data parallelism is a Broadcast of the weights, and this is its adjoint, taken once for all weights after the way back. Ranks of the
     axes "data" and "context" need it, ranks of "tensor" do not: there the layers' own operators have done it. Parameters without a
     gradient on this rank are taken as zero, since other ranks may have one.
+
+    To be called once per update, after all micro-batches: a second call would sum the sums. A loss that is the mean over a data rank's own
+    targets is first multiplied by its share of all ranks' targets, so that the sum is the gradient of the mean over all.
     """
     if group.size == 1:
         return
