@@ -60,7 +60,7 @@ class ForgetsTheBroadcast(ParallelLinear):
     """Each rank keeps what its own outputs say of the inputs."""
 
     def forward(self, x_i: torch.Tensor) -> torch.Tensor:
-        return self.leave(nn.functional.linear(x_i, self.weight)) + self.bias
+        return self.leave(nn.functional.linear(x_i, self.weight)) + self.get_parameter("bias")
 
 
 class SumsCopies(ParallelLinear):
@@ -69,7 +69,7 @@ class SumsCopies(ParallelLinear):
     def forward(self, x_i: torch.Tensor) -> torch.Tensor:
         from modeling.parallel.sums import AllSumReduce
 
-        return AllSumReduce(self.leave.domain.group)(nn.functional.linear(self.enter(x_i), self.weight)) + self.bias
+        return AllSumReduce(self.leave.domain.group)(nn.functional.linear(self.enter(x_i), self.weight)) + self.get_parameter("bias")
 
 
 def noticed(kind: type[ParallelLinear], said: str) -> None:
