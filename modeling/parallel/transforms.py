@@ -160,7 +160,7 @@ def dft_matrix(kept: Kept, weights: tuple[float, ...], dtype: torch.dtype, devic
     """w_k exp(-2 pi i k t / n), shape (K, n). Angles are reduced as integers first, so that they are exact for any n."""
     turns_Kn = torch.outer(torch.tensor(kept.frequencies), torch.arange(kept.length)) % kept.length
     scale_K = torch.tensor(weights, dtype=torch.float64)
-    return (scale_K[:, None] * torch.exp(turns_Kn * (-2j * math.pi / kept.length))).to(device, dtype)
+    return (scale_K[:, None] * torch.exp(turns_Kn.double() * (-2j * math.pi / kept.length))).to(device, dtype)
 
 
 @cache
