@@ -17,9 +17,9 @@ TORCH = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 SIZES = {1: (5,), 2: (3, 5), 3: (2, 3, 3)}
 
 
-def agrees(count: int, dims: int, split: dict[str, int], momentum: float | None, affine: bool, mean: float = 3.0) -> None:
+def agrees(count: int, dims: int, split: dict[str, int], momentum: float | None, affine: bool, size: tuple[int, ...] = ()) -> None:
     """Three batches, then one in evaluation."""
-    size, channels = SIZES[dims], 3
+    size, channels = size or SIZES[dims], 3
     field = field_over(count, size, split.get("batch", 1), out=split.get("out", 1))
     group = field.mesh.group("out")
     many = ParallelBatchNorm(channels, field, momentum=momentum, affine=affine, channels=group, dtype=torch.float64)
@@ -30,7 +30,7 @@ def agrees(count: int, dims: int, split: dict[str, int], momentum: float | None,
             one.eval()
         for layer in (many, one):
             layer.zero_grad()
-        agree(many, one, mean + random(5, channels, *size, seed=20 + step), Part(field, group), Part(field, group))
+        agree(many, one, 3 + random(5, channels, *size, seed=20 + step), Part(field, group), Part(field, group))
         for name in ("running_mean", "running_var"):
             expected = getattr(one, name)
             close(name, getattr(many, name), block(expected, 0, group), expected)
@@ -49,6 +49,11 @@ def test_other_settings(ranks: Ranks) -> None:
     ranks(4, agrees, 4, 2, {"out": 2}, None, True)
     ranks(4, agrees, 4, 1, {"out": 4}, 0.1, True)
     ranks(3, agrees, 3, 1, {"batch": 3}, 0.1, False)
+
+
+def test_fewer_points_than_ranks(ranks: Ranks) -> None:
+    for count in (3, 4):
+        ranks(count, agrees, count, 1, {}, 0.1, True, (2,))
 
 
 def test_a_large_mean_costs_no_digits(ranks: Ranks) -> None:

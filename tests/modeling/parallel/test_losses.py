@@ -15,7 +15,7 @@ from modeling.parallel.sums import AllSumReduce, SumReduce
 from tests.modeling.parallel.field_cases import RANKS, Part, close, field_over, random
 from tests.ranks import Ranks
 
-SIZES = ((7,), (3, 5), (2, 3, 2))
+SIZES = ((7,), (2,), (3, 5), (2, 3, 2))
 Loss = Callable[..., Tensor]
 
 
