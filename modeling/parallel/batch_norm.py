@@ -51,11 +51,9 @@ class ParallelBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         counted = self.training or not self.track_running_stats
-        if counted and self.add.does_nothing and points(input) == 1:
-            raise ModelError("batch norm in training needs more than 1 value per channel")
         # A rank without channels takes the long way, since torch's kernel refuses it.
-        if self.num_features and (self.add.does_nothing or not counted):
-            return self.plain(input)
+        if self.num_features and (self.field.alone or not counted):
+            return self.plain(input, counted)
         self._check_input_dim(input)
         wide_BCS = input.to(sum_dtype(input.dtype))
         shape = [-1, *[1] * self.field.dims]
@@ -68,9 +66,11 @@ class ParallelBatchNorm(_BatchNorm):
             y_BCS = y_BCS * self.spread(self.weight).view(shape) + self.spread(self.bias).view(shape)
         return y_BCS.to(input.dtype)
 
-    def plain(self, x_BCS: Tensor) -> Tensor:
-        """torch's kernel, with statistics that need no other rank."""
-        if self.spread.does_nothing:
+    def plain(self, x_BCS: Tensor, counted: bool) -> Tensor:
+        """torch's kernel, where no other rank's points are needed."""
+        if self.field.alone:
+            if counted and x_BCS.numel() == x_BCS.shape[1]:
+                raise ModelError("batch norm in training needs more than 1 value per channel")
             return super().forward(x_BCS)
         self._check_input_dim(x_BCS)
         weight_C, bias_C = (self.spread(self.weight), self.spread(self.bias)) if self.affine else (None, None)

@@ -60,6 +60,7 @@ class ParallelConv(nn.Module):
         over = FieldWindows(field, [Window(*one) for one in zip(kernel, self.stride, pads, self.dilation, strict=True)], zeros=True)
         self.field, self.over, self.output = field, over, over.output
         self.enter, self.leave, self.spread = Chain([Broadcast(out_group), over.enter]), SumReduce(in_group), field.spread
+        self.alone = field.alone and in_group.size == out_group.size == 1
         outs, ins = balanced(out_channels, out_group.size), balanced(in_channels, in_group.size)
         o, i = out_group.index, in_group.index
         block = Box((starts(outs)[o], starts(ins)[i], *[0] * field.dims), (outs[o], ins[i], *kernel))
@@ -87,6 +88,8 @@ class ParallelConv(nn.Module):
 
     def forward(self, x_BiS: Tensor) -> Tensor:
         check_field(x_BiS, self.field, self.weight.shape[1], "this convolution")
+        if self.alone:
+            return self.convolve(x_BiS, self.weight, self.bias)
         weight_oiK = self.spread(self.weight)
         bias_o = None if self.bias is None else self.spread(self.bias)
         x_BiS = self.enter(x_BiS)

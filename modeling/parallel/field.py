@@ -70,11 +70,21 @@ class Field:
         """What a weight passes through before it meets the field: its uses on parts are copies, whose gradients add up."""
         return Broadcast(self.group)
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """This rank's points."""
         mine = [blocks(cut)[group.index] for cut, group in zip(self.lengths, self.groups, strict=True)]
         return Box(tuple(one.start for one in mine), tuple(len(one) for one in mine))
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether this rank has all points of all samples."""
+        return self.group.size == 1
+
+    @cached_property
+    def local_size(self) -> tuple[int | None, ...]:
+        """This rank's length of every spatial dim; None where the dim is whole, and any length will do."""
+        return tuple(size if group.size > 1 else None for size, group in zip(self.box.size, self.groups, strict=True))
 
     def cut(self, full: Tensor) -> Tensor:
         """This rank's points of a tensor that has all of them, (..., *size), as a view."""

@@ -44,10 +44,11 @@ class FieldWindows:
 
 def check_field(x: Tensor, field: Field, channels: int | None, what: str) -> None:
     """Refuses a tensor that is not (batch, this rank's channels, this rank's points)."""
-    own = [size if group.size > 1 else None for size, group in zip(field.box.size, field.groups, strict=True)]
-    good = x.ndim == 2 + field.dims and channels in (None, x.shape[1])
-    if not good or any(want not in (None, got) for want, got in zip(own, x.shape[2:], strict=True)):
-        points = ", ".join("any" if one is None else str(one) for one in own)
-        raise ModelError(
-            f"{what} on this rank takes (batch, {'any' if channels is None else channels}, {points}), got the shape {list(x.shape)}"
-        )
+    own = field.local_size
+    fits = x.ndim == 2 + len(own) and channels in (None, x.shape[1])
+    if fits and all(want in (None, got) for want, got in zip(own, x.shape[2:], strict=True)):
+        return
+    points = ", ".join("any" if one is None else str(one) for one in own)
+    raise ModelError(
+        f"{what} on this rank takes (batch, {'any' if channels is None else channels}, {points}), got the shape {list(x.shape)}"
+    )
