@@ -11,7 +11,7 @@ from modeling.config import DecoderConfig
 from modeling.kv_cache import KVCache
 from modeling.parallel.exchange import Boxes, Fetch
 from modeling.parallel.heads import attend_share, boxes_of, share_heads
-from modeling.parallel.split_linear import ColumnLinear, RowLinear
+from modeling.parallel.split_linear import ColumnLinear, RowLinear, leave_block
 from modeling.parallel.stream import ONE_RANK, Parallel, Stream
 from modeling.rope import rotate
 
@@ -44,7 +44,8 @@ class Attention(nn.Module):
         mine = [range(features)] if self.alone else fused_rows(config, self.share.queries, self.share.held)
         self.qkv = ColumnLinear(config.hidden_size, features, mine, config.biased)
         queries = range(self.share.queries.start * config.head_dim, self.share.queries.stop * config.head_dim)
-        self.out = RowLinear(config.num_heads * config.head_dim, config.hidden_size, queries, config.biased, parallel)
+        self.out = RowLinear(config.num_heads * config.head_dim, config.hidden_size, queries, config.biased)
+        self.spread = parallel.spread
         self.widths = [len(self.share.queries) * config.head_dim] + [len(self.share.needed) * config.head_dim] * 2
 
     def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], attend: Attend, cache: KVCache | None, stream: Stream) -> Tensor:
@@ -56,7 +57,7 @@ class Attention(nn.Module):
             y_BNTH = attend(q_BNTH, k_BKSH, v_BKSH, self.sparse, self.scale)
         else:
             y_BNTH = attend_share(attend, self.share, q_BNTH, k_BKSH, v_BKSH, self.sparse, self.scale)
-        return self.out(y_BNTH.transpose(1, 2).flatten(2), stream)
+        return leave_block(self.out, y_BNTH.transpose(1, 2).flatten(2), stream, self.spread)
 
     def project(self, x_BTD: Tensor) -> Tensor:
         """The fused product, with the key heads that this rank's queries need."""

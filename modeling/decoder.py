@@ -48,7 +48,7 @@ class Decoder(nn.Module):
         parallel: Parallel = ONE_RANK,
     ) -> None:
         super().__init__()
-        check_place(config, parallel)
+        check_place(config, parallel, check_backend(attention))
         self.config = config
         self.parallel = parallel
         self.backend = check_backend(attention)
@@ -131,7 +131,10 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
         padding_B: Tensor | None = None,
     ) -> Tensor:
-        """What the head reads, (B, T, D), of this rank's tokens; arguments as in `forward`."""
+        """What the head reads, (B, T, D), of this rank's tokens; arguments as in `forward`.
+
+        Over "tensor" these are copies, as the head's rows use them: a gradient given here is a share, which the ranks' shares add up with.
+        """
         return self._run(ids_BT, positions_BT, documents_BT, cache, padding_B)[0]
 
     def _run(

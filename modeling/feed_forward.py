@@ -9,7 +9,7 @@ from torch.nn import functional
 from modeling.config import DecoderConfig
 from modeling.parallel.heads import block_ranges
 from modeling.parallel.partition import balanced
-from modeling.parallel.split_linear import ColumnLinear, RowLinear
+from modeling.parallel.split_linear import ColumnLinear, RowLinear, leave_block
 from modeling.parallel.stream import ONE_RANK, Parallel, Stream
 
 
@@ -21,11 +21,12 @@ class FeedForward(nn.Module):
         mine, total = hidden_share(config, parallel), config.intermediate_size
         halves = [mine, range(total + mine.start, total + mine.stop)]
         self.gate_up = ColumnLinear(config.hidden_size, 2 * total, halves, config.biased)
-        self.down = RowLinear(total, config.hidden_size, mine, config.biased, parallel)
+        self.down = RowLinear(total, config.hidden_size, mine, config.biased)
+        self.spread = parallel.spread
 
     def forward(self, x_BTD: Tensor, stream: Stream) -> Tensor:
         gate_BTF, up_BTF = self.gate_up(stream.enter(x_BTD)).chunk(2, dim=-1)
-        return self.down(up_BTF * functional.silu(gate_BTF), stream)
+        return leave_block(self.down, up_BTF * functional.silu(gate_BTF), stream, self.spread)
 
 
 class ClampedGeglu(nn.Module):
@@ -41,14 +42,15 @@ class ClampedGeglu(nn.Module):
         self.dropout = config.feed_forward_dropout
         pairs = [range(2 * mine.start, 2 * mine.stop)]
         self.gate_up = ColumnLinear(config.hidden_size, 2 * total, pairs, config.biased)
-        self.down = RowLinear(total, config.hidden_size, mine, config.biased, parallel)
+        self.down = RowLinear(total, config.hidden_size, mine, config.biased)
+        self.spread = parallel.spread
 
     def forward(self, x_BTD: Tensor, stream: Stream) -> Tensor:
         both_BTF2 = self.gate_up(stream.enter(x_BTD)).unflatten(-1, (-1, 2))
         gate_BTF, up_BTF = both_BTF2[..., 0], both_BTF2[..., 1]
         gate_BTF = torch.where(gate_BTF.isinf(), gate_BTF, gate_BTF.clamp(max=self.limit))
         up_BTF = torch.where(up_BTF.isinf(), up_BTF, up_BTF.clamp(-self.limit, self.limit))
-        y_BTD = self.down(gate_BTF * torch.sigmoid(1.702 * gate_BTF) * (up_BTF + 1), stream)
+        y_BTD = leave_block(self.down, gate_BTF * torch.sigmoid(1.702 * gate_BTF) * (up_BTF + 1), stream, self.spread)
         return functional.dropout(y_BTD, self.dropout, self.training) if self.dropout else y_BTD
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
+from modeling.parallel.split_linear import PartLinear
 
 # tensorwise: one scale per matrix, fastest. rowwise: one per row, rounded to a power of two, closer to bfloat16.
 RECIPES = ("tensorwise", "rowwise")
@@ -37,7 +38,10 @@ def use_float8(decoder: Decoder, recipe: str = "tensorwise", emulate: bool = Fal
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training  # type: ignore[import-not-found]
 
     config = dataclasses.replace(Float8LinearConfig.from_recipe_name(recipe), emulate=emulate)
+    pieces = {name: module.pieces for name, module in decoder.layers.named_modules() if isinstance(module, PartLinear)}
     convert_to_float8_training(decoder.layers, config=config)
+    for name, held in pieces.items():
+        decoder.layers.get_submodule(name).pieces = held  # type: ignore[assignment]
     return decoder
 
 

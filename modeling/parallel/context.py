@@ -7,6 +7,8 @@ ring     keys and values go round (arXiv 2310.01889), see `modeling.parallel.rin
 
 # B batch, N query heads, K key/value heads, T all tokens of a row, t this rank's, S keys seen here, H features per head.
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +22,7 @@ from modeling.parallel.exchange import Boxes, Fetch
 from modeling.parallel.heads import HeadShare, attend_share, boxes_of, share_heads
 from modeling.parallel.mesh import Group
 from modeling.parallel.moves import halo_dim, repartition
+from modeling.parallel.operator import Operator
 from modeling.parallel.partition import Box, tiles
 from modeling.visible import Visible
 
@@ -35,22 +38,27 @@ class Ulysses:
         self.group = group
         self.lengths = [share.count for share in shares]
         self.attend = start_pass(backend, config, visible, device)
+        self.plans: dict[tuple[int, int], tuple[tuple[HeadShare, ...], Operator, Operator]] = {}
+
+    def plan(self, num_heads: int, num_kv_heads: int) -> tuple[tuple[HeadShare, ...], Operator, Operator]:
+        """The heads of every rank, and the ways there of queries and of keys; made at the first layer."""
+        if (num_heads, num_kv_heads) not in self.plans:
+            shares = share_heads(num_heads, num_kv_heads, self.group.size)
+            tokens = tiles([(num_heads,), self.lengths])
+            heads = tiles([[len(share.queries) for share in shares], (sum(self.lengths),)])
+            ways = repartition(self.group, tokens, heads, (1, 2)), keys_for_heads(self.group, self.lengths, shares, num_kv_heads)
+            self.plans[num_heads, num_kv_heads] = shares, *ways
+        return self.plans[num_heads, num_kv_heads]
 
     def __call__(self, q_BNtH: Tensor, k_BKtH: Tensor, v_BKtH: Tensor, sparse: bool, scale: float) -> Tensor:
-        shares = share_heads(q_BNtH.shape[1], k_BKtH.shape[1], self.group.size)
-        there = repartition(
-            self.group,
-            tiles([(q_BNtH.shape[1],), self.lengths]),
-            tiles([[len(share.queries) for share in shares], (sum(self.lengths),)]),
-            (1, 2),
-        )
+        shares, there, keys_there = self.plan(q_BNtH.shape[1], k_BKtH.shape[1])
         q_BnTH = there(q_BNtH)
-        kv_2BkTH = keys_for_heads(self.group, self.lengths, shares, k_BKtH.shape[1])(torch.stack((k_BKtH, v_BKtH)))
+        kv_2BkTH = keys_there(torch.stack((k_BKtH, v_BKtH)))
         y_BnTH = attend_share(self.attend, shares[self.group.index], q_BnTH, kv_2BkTH[0], kv_2BkTH[1], sparse, scale)
         return there.adjoint(y_BnTH)
 
 
-def keys_for_heads(group: Group, lengths: list[int], shares: list[HeadShare], num_kv_heads: int) -> Fetch:
+def keys_for_heads(group: Group, lengths: list[int], shares: Sequence[HeadShare], num_kv_heads: int) -> Fetch:
     """Keys and values (2, B, K, t, H) of some tokens and all heads to all tokens of the heads that each rank's queries need."""
     sources = tiles([(num_kv_heads,), lengths])
     targets = [Box((*box.start, 0), (*box.size, sum(lengths))) for box in boxes_of([share.needed for share in shares])]

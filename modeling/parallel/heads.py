@@ -8,11 +8,13 @@ even, and at most two key heads per rank are computed twice. Where the ranks div
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from modeling.backends import Attend
+from modeling.constants import constant
 from modeling.errors import ModelError
 from modeling.parallel.partition import Box, balanced, starts
 
@@ -42,7 +44,8 @@ class HeadShare:
         return self.key_of_query == [place for place in range(len(self.needed)) for _ in range(each)]
 
 
-def share_heads(num_heads: int, num_kv_heads: int, ranks: int) -> list[HeadShare]:
+@cache
+def share_heads(num_heads: int, num_kv_heads: int, ranks: int) -> tuple[HeadShare, ...]:
     """Every rank's share."""
     if num_heads % num_kv_heads:
         raise ModelError(f"{num_heads} query heads are not a multiple of {num_kv_heads} key heads")
@@ -53,7 +56,7 @@ def share_heads(num_heads: int, num_kv_heads: int, ranks: int) -> list[HeadShare
     for mine, kept in zip(queries, held, strict=True):
         needed = range(mine.start // group, (mine.stop - 1) // group + 1) if mine else range(0)
         shares.append(HeadShare(mine, kept, needed, group))
-    return shares
+    return tuple(shares)
 
 
 def block_ranges(lengths: Sequence[int]) -> list[range]:
@@ -72,6 +75,6 @@ def attend_share(attend: Attend, share: HeadShare, q_BNTH: Tensor, k_BKSH: Tenso
         # Joined to what it does not use, so that the way back passes the operators that other ranks wait in.
         return q_BNTH + 0 * (k_BKSH.sum() + v_BKSH.sum())
     if not share.regular:
-        places = torch.tensor(share.key_of_query, device=q_BNTH.device)
+        places = constant(tuple(share.key_of_query), torch.int64, q_BNTH.device)
         k_BKSH, v_BKSH = k_BKSH.index_select(1, places), v_BKSH.index_select(1, places)
     return attend(q_BNTH, k_BKSH, v_BKSH, sparse, scale)

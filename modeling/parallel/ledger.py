@@ -18,7 +18,7 @@ class Cost:
         return Cost(self.bytes + other.bytes, self.messages + other.messages, self.added + other.added)
 
 
-@dataclass
+@dataclass(eq=False)
 class Ledger:
     """(operator, cost) per call, in order."""
 

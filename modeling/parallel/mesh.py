@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import product
 from math import prod
 
+import torch
 import torch.distributed as dist
 
 from modeling.errors import ModelError
@@ -13,11 +13,11 @@ from modeling.errors import ModelError
 
 @dataclass(frozen=True)
 class Group:
-    """Ranks that communicate, in an order; `index` is this rank's place among them. Groups of the same ranks are equal."""
+    """Ranks that communicate, in an order; `index` is this rank's place among them."""
 
     ranks: tuple[int, ...]
-    index: int = field(compare=False)
-    process_group: dist.ProcessGroup | None = field(compare=False, repr=False, default=None)
+    index: int
+    process_group: dist.ProcessGroup | None = field(repr=False, default=None)
 
     @property
     def size(self) -> int:
@@ -85,7 +85,6 @@ class Mesh:
         return found
 
 
-@cache
 def make_process_group(ranks: tuple[int, ...]) -> dist.ProcessGroup | None:
     """torch's group of those ranks, whose members it orders by number; None for one rank, which has nobody to talk to."""
     if len(ranks) == 1:
@@ -93,7 +92,12 @@ def make_process_group(ranks: tuple[int, ...]) -> dist.ProcessGroup | None:
     if sorted(ranks) == list(range(dist.get_world_size())):
         return dist.group.WORLD
     made = dist.new_group(sorted(ranks))
-    return made if isinstance(made, dist.ProcessGroup) else None
+    if not isinstance(made, dist.ProcessGroup):
+        return None
+    if "nccl" in dist.get_backend_config(made):
+        # Messages between two ranks may be a group's first use only if all its ranks take part; this is a use that they do.
+        dist.barrier(made, device_ids=[torch.cuda.current_device()])
+    return made
 
 
 def alone() -> Mesh:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from modeling.parallel.space import Space, check_joined
 
@@ -45,7 +46,7 @@ class Operator(ABC):
     def start(self, x: Tensor) -> "Started":
         """F x, of which the communication is under way while the caller computes; `.finish()` gives it.
 
-        On the way back, F* starts where `finish` was called and is waited for where `start` was.
+        On the way back, F* starts where `finish` was called and is waited for where `start` was. Differentiable once; a call is so twice.
         """
         return Started(self, x)
 
@@ -87,7 +88,7 @@ def joined_ends(operators: Sequence[Operator]) -> tuple[Space, Space]:
     Operators along other mesh axes act on other coordinates, so each is held against the last one on its own ranks. Local operators keep
     the kind of what enters them, and change its sizes.
     """
-    held: dict[tuple[int, ...], Space] = {}
+    held: dict[frozenset[int], Space] = {}
     first: Space | None = None
     last: Space | None = None
     for number, operator in enumerate(operators):
@@ -95,9 +96,10 @@ def joined_ends(operators: Sequence[Operator]) -> tuple[Space, Space]:
             held = {ranks: space.of_any_size for ranks, space in held.items()}
             last = None if last is None else last.of_any_size
             continue
-        ranks = operator.domain.group.ranks
-        if ranks in held:
-            check_joined(held[ranks], operator.domain)
+        ranks = frozenset(operator.domain.group.ranks)
+        for others, space in held.items():
+            if ranks == others or len(ranks & others) > 1:
+                check_joined(space, operator.domain)
         held[ranks] = last = operator.range
         first = first or (operator.domain if number == 0 else operator.domain.of_any_size)
     return first or operators[0].domain, last or operators[-1].range
@@ -143,6 +145,7 @@ class _Start(torch.autograd.Function):
         return x.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
         assert ctx.started.back is not None  # the second half is the token's only reader
         return ctx.started.back(), None
@@ -155,9 +158,11 @@ class _Finish(torch.autograd.Function):
     def forward(ctx: Any, token: Tensor, started: Started) -> Tensor:
         ctx.started = started
         assert started.there is not None
-        return started.there()
+        y = started.there()
+        return y.view_as(y)  # the result may be the very tensor that was started from, whose history is another
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         ctx.started.back = ctx.started.operator.adjoint.launch(grads[0])
         return grads[0].new_zeros(()), None

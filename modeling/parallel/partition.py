@@ -92,11 +92,13 @@ def check_tiling(boxes: Sequence[Box]) -> None:
             f"{len(boxes)} parts hold {sum(box.volume for box in boxes)} indices where {around.volume} have to be held once each"
         )
     full = [box for box in boxes if box.volume]
-    # Equal volumes and no gap would let an overlap hide a gap elsewhere, so that overlaps are looked for too.
-    ordered = sorted(full, key=lambda box: box.start)
+    # Equal volumes would let an overlap hide a gap elsewhere, so that overlaps are looked for too: among boxes that share indices of the
+    # dim in which most of them begin at different places.
+    sweep = max(range(len(around.start)), key=lambda dim: len({box.start[dim] for box in full}), default=0)
+    ordered = sorted(full, key=lambda box: box.start[sweep])
     for number, box in enumerate(ordered):
         for other in ordered[number + 1 :]:
-            if other.start[0] >= box.stop[0]:
+            if other.start[sweep] >= box.stop[sweep]:
                 break
             if box.meet(other).volume:
                 raise ModelError(f"the parts {box} and {other} overlap; every index must be held once")

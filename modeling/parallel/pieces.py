@@ -13,16 +13,14 @@ from modeling.parallel.partition import Box, whole
 class Pieces:
     """`boxes` of a parameter of the shape `shape`, one behind another along dim `dim` in this rank's tensor.
 
-    A fused matrix has several: the gate's rows and the rows of up, say. `shared` parameters are whole on every rank and count once.
+    A fused matrix has several: the gate's rows and the rows of up, say. `shared` parameters are whole on every rank and count once; one
+    that lies whole on a rank because the others have nothing of it is not.
     """
 
     shape: tuple[int, ...]
     boxes: tuple[Box, ...]
     dim: int = 0
-
-    @property
-    def shared(self) -> bool:
-        return self.boxes == (whole(self.shape),)
+    shared: bool = False
 
     def take(self, full: Tensor) -> Tensor:
         """This rank's tensor, cut from the whole one."""
@@ -64,5 +62,5 @@ def parameter_pieces(module: nn.Module) -> dict[str, Pieces]:
         said: dict[str, Pieces] = getattr(owner, "pieces", {})
         for name, parameter in owner.named_parameters(recurse=False):
             full = f"{prefix}.{name}" if prefix else name
-            found[full] = said.get(name, Pieces(tuple(parameter.shape), (whole(tuple(parameter.shape)),)))
+            found[full] = said.get(name, Pieces(tuple(parameter.shape), (whole(tuple(parameter.shape)),), shared=True))
     return found

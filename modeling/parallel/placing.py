@@ -2,7 +2,7 @@
 
 # B batch, T all tokens of a row, t this rank's, V vocabulary.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from modeling.parallel.sums import Gather
 from modeling.visible import Visible
 
 
-def check_place(config: DecoderConfig, parallel: Parallel) -> None:
+def check_place(config: DecoderConfig, parallel: Parallel, backend: str) -> None:
     """Refuses what a decoder of this configuration cannot do over these ranks."""
     tensor, context = parallel.tensor_group.size, parallel.context_group.size
     if tensor > 1 and (config.embedding_dropout or config.feed_forward_dropout):
@@ -30,6 +30,8 @@ def check_place(config: DecoderConfig, parallel: Parallel) -> None:
         raise ModelError("context parallelism 'halo' is for decoders with a window; use 'ring' or 'ulysses'")
     if context > 1 and parallel.context != "ulysses" and config.blocksparse is not None:
         raise ModelError(f"context parallelism {parallel.context!r} has no blocksparse layers; use 'ulysses'")
+    if context > 1 and parallel.context != "ulysses" and backend != "sdpa":
+        raise ModelError(f"context parallelism {parallel.context!r} has kernels of its own, named sdpa; {backend!r} is for 'ulysses'")
     if config.blocksparse is not None:
         for share in kernel_shares(config, parallel):
             check_pattern(config, share)
@@ -52,8 +54,14 @@ def kernel_shares(config: DecoderConfig, parallel: Parallel) -> list[range]:
     mine = share_heads(config.num_heads, config.num_kv_heads, parallel.tensor_group.size)[parallel.tensor_group.index]
     if parallel.context != "ulysses" or parallel.context_group.size == 1:
         return [mine.queries]
-    inner = share_heads(len(mine.queries), len(mine.needed), parallel.context_group.size) if mine.regular and mine.queries else []
+    inner = inner_shares(mine, parallel.context_group.size)
     return [range(mine.queries.start + one.queries.start, mine.queries.start + one.queries.stop) for one in inner if one.queries]
+
+
+def inner_shares(mine: HeadShare, ranks: int) -> Sequence[HeadShare]:
+    """How Ulysses deals the heads of one tensor rank, counted from 0; key heads that serve unequal numbers stand once per query head."""
+    heads = len(mine.queries)
+    return share_heads(heads, len(mine.needed) if mine.regular else heads, ranks) if heads else []
 
 
 def kernel_config(config: DecoderConfig, share: HeadShare) -> DecoderConfig:
@@ -117,6 +125,8 @@ class Place:
 def ulysses(place: Place, backend: str, config: DecoderConfig, visible: Visible, device: torch.device) -> Attend:
     from modeling.parallel.context import Ulysses
 
+    shares = share_heads(config.num_heads, config.num_kv_heads, place.parallel.context_group.size)
+    config = kernel_config(config, shares[place.parallel.context_group.index])
     return Ulysses(place.parallel.context_group, place.shares, backend, config, visible, device)
 
 

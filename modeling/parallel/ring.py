@@ -1,8 +1,9 @@
 """Ring attention: keys and values go round the ranks while each attends with its own queries to what it holds at the moment.
 
-Blocks are joined by their log-sum-exp (online softmax; arXiv 2310.01889). On the way back the keys go round again, and their gradients
-travel with them, so that a rank never holds more than one other rank's keys. All movement is the operator Shift, on its way while blocks
-are computed.
+Blocks are joined by their log-sum-exp (online softmax; arXiv 2310.01889). Keys travel while blocks are computed, so a rank holds those
+of two ranks at most: one's in use and one's arriving. On the way back they go round again, and their gradients travel with them. All
+movement is the operator Shift. On a CPU the blocks run in torch's flash kernel; on other devices they are written out, which holds a
+block's scores.
 """
 
 # B batch, N query heads, K key/value heads, t queries and s keys of a block, H features per head.
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from modeling.backends.masks import spread
 from modeling.errors import ModelError
@@ -44,8 +46,10 @@ class Ring:
 
     def __init__(self, group: Group, shares: list[TokenShare], visible: Visible, device: torch.device) -> None:
         self.group = group
-        self.lengths = [share.count for share in shares]
+        lengths = [share.count for share in shares]
         mine = shares[group.index]
+        # From each rank to the next, when the keys have gone round so far already.
+        self.moves = [shift(group, 3, lengths, turned=turned) for turned in range(group.size)]
         self.blocks = [list(blocks_of(mine, other, visible, device)) for other in shares]
 
     def __call__(self, q_BNtH: Tensor, k_BKtH: Tensor, v_BKtH: Tensor, sparse: bool, scale: float) -> Tensor:
@@ -68,11 +72,20 @@ def blocks_of(mine: TokenShare, other: TokenShare, visible: Visible, device: tor
                 continue
             if window is not None and keys.stop - 1 <= queries.start - window:
                 continue
+            if visible.runs_BT is not None and not share_a_document(visible.runs_BT, queries, keys):
+                continue
             plain = visible.runs_BT is None and window is None
             if plain and (queries == keys or keys.stop <= queries.start):
                 yield Block(q_at, k_at, queries == keys, None)
             else:
                 yield Block(q_at, k_at, False, sees(queries, keys, window, visible.runs_BT, device))
+
+
+def share_a_document(runs_BT: Tensor, queries: range, keys: range) -> bool:
+    """Whether any row has a document with tokens of both; documents are numbered in order, so the later keys and the earlier queries
+    tell.
+    """
+    return bool((runs_BT[:, keys.stop - 1] >= runs_BT[:, queries.start]).any())
 
 
 def placed(share: TokenShare) -> Iterator[tuple[slice, range]]:
@@ -94,7 +107,7 @@ class _RingAttention(torch.autograd.Function):
         kv_2BKsH = torch.stack((k_BKtH, v_BKtH))
         for turned, blocks in ring.steps():
             last = turned == ring.group.size - 1
-            coming = None if last else shift(ring.group, 3, ring.lengths, turned=turned).launch(kv_2BKsH)
+            coming = None if last else ring.moves[turned].launch(kv_2BKsH)
             for block in blocks:
                 attend_block(block, q_BNtH, kv_2BKsH, y_BNtH, lse_BNt, scale)
             kv_2BKsH = kv_2BKsH if coming is None else coming()
@@ -104,6 +117,7 @@ class _RingAttention(torch.autograd.Function):
         return y_BNtH
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q_BNtH, k_BKtH, v_BKtH, y_BNtH, lse_BNt = ctx.saved_tensors
         ring: Ring = ctx.ring
@@ -113,12 +127,11 @@ class _RingAttention(torch.autograd.Function):
         dkv_2BKsH = torch.zeros_like(kv_2BKsH, dtype=wide)
         for turned, blocks in ring.steps():
             last = turned == ring.group.size - 1
-            move = shift(ring.group, 3, ring.lengths, turned=turned)
-            coming = None if last else move.launch(kv_2BKsH)
+            coming = None if last else ring.moves[turned].launch(kv_2BKsH)
             for block in blocks:
                 back_block(block, grads[0], q_BNtH, kv_2BKsH, y_BNtH, lse_BNt, dq_BNtH, dkv_2BKsH, ctx.scale)
             # The gradients follow the keys they belong to; the last step brings them home.
-            following = move.launch(dkv_2BKsH)
+            following = ring.moves[turned].launch(dkv_2BKsH)
             kv_2BKsH = kv_2BKsH if coming is None else coming()
             dkv_2BKsH = following()
         dk_BKtH, dv_BKtH = dkv_2BKsH.to(q_BNtH.dtype)

@@ -57,7 +57,12 @@ def parts(group: Group, dims: tuple[int, ...], boxes: tuple[Box, ...]) -> Space:
 
 
 def check_joined(first: Space, then: Space) -> None:
-    """Refuses to feed what lies in `first` to an operator on `then`, both on the same ranks. On one rank all kinds are one space."""
+    """Refuses to feed what lies in `first` to an operator on `then`, which have more than one rank in common or are the same one.
+
+    On one rank all kinds are one space.
+    """
+    if set(first.group.ranks) != set(then.group.ranks):
+        raise ModelError(f"operators on ranks that overlap but are not the same cannot be joined: {first} into {then}")
     if first.group.size > 1 and first.kind is not then.kind:
         raise ModelError(
             f"{first.kind.value} cannot enter an operator on {then.kind.value}: the gradient would count copies wrongly. "

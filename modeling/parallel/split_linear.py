@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modeling.parallel.operator import Operator
 from modeling.parallel.pieces import Pieces, columns, rows
-from modeling.parallel.stream import Parallel, Stream
+from modeling.parallel.stream import Stream
 
 
 class PartLinear(nn.Linear):
@@ -33,16 +34,15 @@ class ColumnLinear(PartLinear):
 
 
 class RowLinear(PartLinear):
-    """y = leave(x_f W_Df^T) + b: the columns `mine` of a matrix (width, features), and the whole bias, added once, after the sum."""
+    """x_f W_Df^T + b: the columns `mine` of a matrix (width, features), and the whole bias. On several ranks `leave_block` calls it."""
 
-    def __init__(self, features: int, width: int, mine: range, bias: bool, parallel: Parallel) -> None:
+    def __init__(self, features: int, width: int, mine: range, bias: bool) -> None:
         super().__init__(len(mine), width, bias=bias)
-        self.alone = parallel.tensor_group.size == 1
-        self.spread = parallel.spread
         self.pieces = {"weight": columns((width, features), mine)}
 
-    def forward(self, x_BTf: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
-        if self.alone:
-            return super().forward(x_BTf)
-        y_BTD = stream.leave(functional.linear(x_BTf, self.weight))
-        return y_BTD if self.bias is None else y_BTD + self.spread(self.bias)
+
+def leave_block(linear: nn.Module, x_BTf: Tensor, stream: Stream, spread: Operator) -> Tensor:
+    """leave(x_f W_Df^T) + b: the ranks' shares added up, then the bias, once. Any module of one argument will do, as float8's is."""
+    if linear.bias is None or stream.leave.does_nothing:
+        return stream.leave(linear(x_BTf))
+    return stream.leave(functional.linear(x_BTf, linear.weight)) + spread(linear.bias)  # type: ignore[arg-type]

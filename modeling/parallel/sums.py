@@ -1,7 +1,7 @@
 """Broadcast and its adjoint SumReduce between one shared tensor and copies of it, and the sum of all copies on every rank."""
 
-import torch
-import torch.distributed as dist
+from functools import lru_cache
+
 from torch import Tensor
 
 from modeling.parallel.exchange import Boxes, Fetch, Return
@@ -112,19 +112,24 @@ class Keep(Operator):
 def sum_everywhere(name: str, group: Group, x: Tensor) -> Wait:
     """The sum of the members' tensors on every member, the same bits on all, added in their order.
 
-    On NCCL its own all-reduce. Elsewhere the members' balanced shares are summed where they belong and then gathered: 2 (k - 1) / k of the
-    tensor sent per rank. Two members send each other the whole instead, as many bytes in one round.
+    The members' balanced shares are summed where they belong, in float32 at least, and then gathered: 2 (k - 1) / k of the tensor sent per
+    rank, as many bytes as a backend's own all-reduce sends, which would sum bfloat16 in bfloat16. Two members send each other the whole
+    instead, as many bytes in one round.
     """
     if group.size == 1:
         return done(x)
-    if x.is_cuda:
-        return native_sum(name, group, x)
     if group.size == 2:
         return two_member_sum(name, group, x)
     flat = x.reshape(-1)
-    plan = Boxes(name, group, (0,), tiles([balanced(flat.numel(), group.size)]), [whole([flat.numel()])] * group.size, few=False)
-    wait = Return(plan).launch(flat)
+    plan = sum_plan(name, group, flat.numel())
+    wait = Return(plan, name).launch(flat)
     return lambda: Fetch(plan).launch(wait())().view(x.shape)
+
+
+@lru_cache(maxsize=256)
+def sum_plan(name: str, group: Group, length: int) -> Boxes:
+    """Balanced shares of so many numbers, and everything; kept, since a decoder sums tensors of a few sizes again and again."""
+    return Boxes(name, group, (0,), tiles([balanced(length, group.size)]), [whole([length])] * group.size, few=False)
 
 
 def two_member_sum(name: str, group: Group, x: Tensor) -> Wait:
@@ -141,20 +146,5 @@ def two_member_sum(name: str, group: Group, x: Tensor) -> Wait:
         record(name, Cost(added=2 * x.numel()))
         # In place: the room was made for this message, and another pass over memory would take half as long as the message itself.
         return received.add_(x)
-
-    return finish
-
-
-def native_sum(name: str, group: Group, x: Tensor) -> Wait:
-    """NCCL's all-reduce, counted as the ring it is modelled by."""
-    y = x.clone(memory_format=torch.contiguous_format)
-    share = x.numel() * x.element_size() * 2 * (group.size - 1) // group.size
-    record(name, Cost(share, 2 * (group.size - 1), x.numel()))
-    work = dist.all_reduce(y, group=group.process_group, async_op=True)
-
-    def finish() -> Tensor:
-        assert work is not None
-        work.wait()
-        return y
 
     return finish

@@ -39,7 +39,7 @@ def exchange(
 
 def flat(piece: Tensor) -> Tensor:
     """Contiguous, one-dimensional and real: what every backend can send."""
-    whole = piece.contiguous().view(-1)
+    whole = piece.resolve_conj().resolve_neg().contiguous().view(-1)
     return torch.view_as_real(whole).view(-1) if whole.is_complex() else whole
 
 

@@ -28,11 +28,13 @@ class VocabularyEmbedding(nn.Embedding):
         self.mine = vocabulary_range(group, vocab_size)
         super().__init__(len(self.mine), width)
         self.alone = group.size == 1
+        self.num_ids = vocab_size
         self.pieces = {"weight": rows((vocab_size, width), [self.mine])}
 
     def forward(self, ids_BT: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
         if self.alone:
             return super().forward(ids_BT)
+        refuse_outside(ids_BT, self.num_ids, "a token id")
         inside_BT = (ids_BT >= self.mine.start) & (ids_BT < self.mine.stop)
         rows_BT = torch.where(inside_BT, ids_BT - self.mine.start, -1)
         return stream.leave(Select(rows_BT, len(self.mine))(self.weight))
@@ -64,7 +66,7 @@ class VocabularyShare:
 
     def hits(self, targets_C1: Tensor) -> Tensor:
         """Which of this rank's columns is each token's target, (C, v): at most one, on one rank. Ids outside the vocabulary are refused."""
-        torch._assert_async(((targets_C1 >= 0) & (targets_C1 < self.vocab_size)).all(), "a target is outside the vocabulary")  # pyright: ignore[reportPrivateImportUsage]
+        refuse_outside(targets_C1, self.vocab_size, "a target")
         return torch.arange(self.mine.start, self.mine.stop, device=targets_C1.device) == targets_C1
 
     def log_sum(self, log_sum_C1: Tensor) -> Tensor:
@@ -74,6 +76,12 @@ class VocabularyShare:
     def total(self, share_C1: Tensor) -> Tensor:
         """The sum of the ranks' numbers, without gradient."""
         return self.sum.launch(share_C1)()
+
+
+def refuse_outside(ids: Tensor, vocab_size: int, what: str) -> None:
+    """Raises where an id is no entry; on a GPU without waiting for it."""
+    inside = ((ids >= 0) & (ids < vocab_size)).all()
+    torch._assert_async(inside, f"{what} is outside the vocabulary of {vocab_size}")  # pyright: ignore[reportPrivateImportUsage]
 
 
 WHOLE_VOCABULARY = VocabularyShare()

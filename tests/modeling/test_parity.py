@@ -114,7 +114,7 @@ def test_changed_arithmetic_is_noticed(folders: dict, mutation: str, monkeypatch
 
         def swapped(self: FeedForward, x: Tensor, stream: Stream) -> Tensor:
             up, gate = self.gate_up(x).chunk(2, dim=-1)
-            return self.down(up * torch.nn.functional.silu(gate), stream)
+            return self.down(up * torch.nn.functional.silu(gate))
 
         monkeypatch.setattr(FeedForward, "forward", swapped)
     elif mutation == "norm order":
