@@ -27,7 +27,7 @@ from modeling.parallel.transforms import Kept, analysis, synthesis
 
 
 class FourierTransform:
-    """The operators of one plan on one group of ranks. `by_product` is for tests: matrix products or FFTs, whatever the lengths."""
+    """The operators of one plan on one group of ranks. `by_product` asks for matrix products or for FFTs, whatever the dims' lengths."""
 
     def __init__(self, group: Group, plan: FourierPlan, by_product: bool | None = None) -> None:
         if group.size != plan.ranks:

@@ -70,8 +70,9 @@ class Spread:
 class FNO(nn.Module):
     """Maps a field of `in_channels` to one of `out_channels` on the same grid; time, where there is some, is the last dim.
 
-    Over several ranks each holds the part `field_boxes(sizes)[rank]` of every channel and sample, the Fourier weights of its modes, and the
-    small pointwise weights whole. `sizes` is the whole field's grid, over which the ranks are planned; other grids run on the same layout.
+    Over several ranks each holds the part `plan.field_boxes[rank]` of every channel and sample, the Fourier weights of its modes, and the
+    small pointwise weights whole. `sizes` is the whole field's grid, over which the ranks are planned; other grids run on the same layout,
+    where a rank's part is `transform(sizes).field_box`.
 
     group   the ranks that hold one field together; ranks that see other samples are not among them
     plan    another layout than the one of fewest bytes
@@ -98,14 +99,15 @@ class FNO(nn.Module):
         numbers = range(config.num_layers)
         self.blocks = nn.ModuleList(Block(config, one == numbers[-1], group, self.plan, dtype) for one in numbers)
         self.projection = ChannelMLP(wide, config.projection_width, config.out_channels, dtype)
-        self.transforms: dict[tuple[int, ...], FourierTransform] = {}
+        self.transforms: dict[tuple[tuple[int, ...], str], FourierTransform] = {}
         self.grids: dict[tuple, Tensor] = {}
 
-    def transform(self, sizes: tuple[int, ...]) -> FourierTransform:
-        """The operators for a field of those sizes."""
-        if sizes not in self.transforms:
-            self.transforms[sizes] = FourierTransform(self.group, FourierPlan(sizes, self.plan.modes, self.plan.grids))
-        return self.transforms[sizes]
+    def transform(self, sizes: tuple[int, ...], device: str = "cpu") -> FourierTransform:
+        """The operators for a field of those sizes. On a GPU they are FFTs, since float32 products may be rounded to TF32 there."""
+        if (sizes, device) not in self.transforms:
+            plan = FourierPlan(sizes, self.plan.modes, self.plan.grids)
+            self.transforms[sizes, device] = FourierTransform(self.group, plan, None if device == "cpu" else False)
+        return self.transforms[sizes, device]
 
     def coordinates(self, transform: FourierTransform, like: Tensor) -> Tensor:
         """The points' coordinates on this rank, (x, 1, dims)."""
@@ -129,8 +131,8 @@ class FNO(nn.Module):
             raise ModelError(f"the input must be {wanted}, got the shape {list(field_BIx.shape)}")
         if sizes is None:
             sizes = field_BIx.shape[2:] if self.group.size == 1 else self.plan.sizes
-        transform = self.transform(tuple(sizes))
-        weights = Spread(self.spread, self.pointwise)
+        transform = self.transform(tuple(sizes), field_BIx.device.type)
+        weights = Spread(self.spread, [] if self.spread.does_nothing else self.pointwise)
         x_xBI = field_BIx.movedim((0, 1), (-2, -1))
         transform.check(x_xBI)
         if self.config.coordinates:
