@@ -165,7 +165,7 @@ class _Finish(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         ctx.started.back = ctx.started.operator.adjoint.launch(grads[0])
-        return grads[0].new_zeros(()), None
+        return torch.zeros_like(ctx.started.token), None
 
 
 def done(y: Tensor) -> Wait:

@@ -50,21 +50,17 @@ def matrix(group: Group, operator: Operator, kinds: tuple[Kind, Kind], shape: Sh
     `kinds` are those of what goes in and comes out, `shape` and `dtype` what this rank gives. Ranks may have none.
     """
     widths = [width(one, dtype) for one in everyone(group, shape)]
-    me = group.index
-    columns = []
     owners = range(1) if kinds[0] is Kind.SHARED else range(group.size)
-    for owner in owners:
-        for number in range(widths[owner]):
-            mine = kinds[0] is Kind.SHARED or owner == me
-            y = operator(basis(shape, dtype, number if mine else None))
-            parts = everyone(group, real(y).clone())
-            if kinds[1] is Kind.SHARED:
-                assert all(torch.equal(part, parts[0]) for part in parts), "a shared result differs between ranks"
-                parts = parts[:1]
-            columns.append(torch.cat(parts))
-    if columns:
-        return torch.stack(columns, 1)
-    return torch.zeros(sum(everyone(group, real(operator(basis(shape, dtype, None))).numel())), 0)
+    units = [(owner, number) for owner in owners for number in range(widths[owner])]
+    mine = [
+        real(operator(basis(shape, dtype, number if kinds[0] is Kind.SHARED or owner == group.index else None))) for owner, number in units
+    ]
+    height = real(operator(basis(shape, dtype, None))).numel()
+    parts = everyone(group, torch.stack(mine, 1).clone() if mine else torch.zeros(height, 0))
+    if kinds[1] is Kind.SHARED:
+        assert all(torch.equal(part, parts[0]) for part in parts), "a shared result differs between ranks"
+        parts = parts[:1]
+    return torch.cat(parts)
 
 
 def inner(group: Group, kind: Kind, x: Tensor, y: Tensor) -> float:
@@ -104,9 +100,15 @@ def prove_matrix(
     worst = (there - back.T).abs().max().item() if there.numel() else 0.0
     assert worst <= bound, f"F and F* transposed differ by {worst}"
     dy = random_like(group, kinds[1], tuple(y.shape), y.dtype, 2)
-    y.backward(dy)
-    assert x.grad is not None
-    torch.testing.assert_close(x.grad, operator.adjoint(dy).to(x.dtype), rtol=0, atol=0)
+    expected = operator.adjoint(dy).to(x.dtype)
+    # Called, and started with a use of the argument before it is finished.
+    started = operator.start(x)
+    beside = 2 * x
+    for way, result in (("called", y), ("started", started.finish())):
+        torch.testing.assert_close(result.detach(), y.detach(), rtol=0, atol=0, msg=f"{way}: another result")
+        (gradient,) = torch.autograd.grad(result, x, dy, retain_graph=True)
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=0, msg=lambda text, way=way: f"{way}: {text}")
+    torch.testing.assert_close(torch.autograd.grad(beside, x, x.detach())[0], 2 * x.detach(), rtol=0, atol=0)
 
 
 def prove_dot(
@@ -118,8 +120,10 @@ def prove_dot(
     kept = x.clone()
     fx = operator(x)
     y = random_like(group, kinds[1], tuple(fx.shape), fx.dtype, 4)
+    y_kept = y.clone()
     adjoint_y = operator.adjoint(y)
     assert torch.equal(x, kept), "the argument was changed"
+    assert torch.equal(y, y_kept), "the adjoint's argument was changed"
     left, right = inner(group, kinds[1], fx, y), inner(group, kinds[0], x, adjoint_y)
     size = max(norm(group, kinds[1], fx) * norm(group, kinds[1], y), norm(group, kinds[0], x) * norm(group, kinds[0], adjoint_y), 1e-300)
     assert abs(left - right) <= bound * size, f"<Fx, y> = {left!r} and <x, F*y> = {right!r} differ by {abs(left - right) / size:.2g}"

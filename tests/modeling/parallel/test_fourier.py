@@ -289,6 +289,31 @@ def test_many_ranks(ranks: Ranks, count: int, field: str) -> None:
     ranks(count, agrees_with_one_rank, count, field)
 
 
+def differentiates_twice(count: int) -> None:
+    """The gradient of a gradient, against one rank; refused where a started transpose would leave it incomplete without a word."""
+    sizes, modes = FIELDS["2-D, odd"]
+    found = []
+    for ranks, overlap in ((1, True), (count, False), (count, True)):
+        plan = plan_fourier(sizes, modes, ranks)
+        transform = FourierTransform(ALONE if ranks == 1 else group_of(ranks), plan, overlap=overlap)
+        box, conv = transform.field_box, convolution(modes, plan, ranks)
+        at = tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))
+        x = whole_field(sizes, WIDTH_IN, 1)[at].requires_grad_()
+        loss = conv(x, transform, lambda x=x: x[..., :WIDTH_OUT].sin()).pow(3).sum()
+        if overlap and ranks > 1:
+            with pytest.raises(ModelError, match="needs overlap=False"):
+                torch.autograd.grad(loss, x, create_graph=True)
+            continue
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), x)[0])
+    close("second gradient", found[1], found[0][at])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_second_gradients_over_ranks(ranks: Ranks, count: int) -> None:
+    ranks(count, differentiates_twice, count)
+
+
 def holds_each_mode_once(count: int) -> int:
     sizes, modes = FIELDS["3-D"]
     plan = plan_fourier(sizes, modes, count)

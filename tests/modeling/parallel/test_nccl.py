@@ -21,7 +21,7 @@ def compare(rank: int, meeting: str) -> None:
     torch.cuda.set_device(rank)
     dist.init_process_group("cpu:gloo,cuda:nccl", init_method=f"file://{meeting}", rank=rank, world_size=COUNT)
     for name, build in CASES.items():
-        case = build(COUNT)
+        case = build(COUNT, 3)
         x = torch.randn(case.shape, dtype=case.dtype, generator=torch.Generator().manual_seed(rank))
         for there in (case.operator, case.operator.adjoint):
             y = there(x)

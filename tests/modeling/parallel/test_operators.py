@@ -12,7 +12,8 @@ from tests.modeling.parallel.proofs import prove_dot, prove_matrix
 from tests.ranks import Ranks
 
 RANKS = (1, 2, 3, 4)
-SUM_BOUND = 1e-14
+SCALE = 23  # the inner products' sizes, times those of the matrices
+TRANSFORM_BOUND = 1e-14
 DOT_BOUNDS = {
     torch.float64: (1e-13, 1e-12),
     torch.complex128: (1e-13, 1e-12),
@@ -23,12 +24,12 @@ DOT_BOUNDS = {
 
 
 def matrix_of(name: str, count: int) -> None:
-    case = CASES[name](count)
-    prove_matrix(group_of(count), case.operator, case.shape, case.dtype, case.kinds, 0.0 if case.moves_only else SUM_BOUND)
+    case = CASES[name](count, 1)
+    prove_matrix(group_of(count), case.operator, case.shape, case.dtype, case.kinds, TRANSFORM_BOUND if case.transform else 0.0)
 
 
 def dot_of(name: str, count: int, dtype: torch.dtype) -> None:
-    case = CASES[name](count)
+    case = CASES[name](count, SCALE)
     exact, chained = DOT_BOUNDS[dtype]
     prove_dot(group_of(count), case.operator, case.shape, dtype, exact if case.moves_only else chained, case.kinds)
 
@@ -57,7 +58,7 @@ def noticed(name: str, count: int) -> None:
     case = MUTATIONS[name](count)
     group = group_of(count)
     with pytest.raises(AssertionError, match=r"differ|there"):
-        prove_matrix(group, case.operator, case.shape, case.dtype, case.kinds, SUM_BOUND)
+        prove_matrix(group, case.operator, case.shape, case.dtype, case.kinds, TRANSFORM_BOUND)
     if name != "inverse without length":  # the inner product of tensors of two lengths cannot be taken
         with pytest.raises(AssertionError, match="differ"):
             prove_dot(group, case.operator, case.shape, case.dtype, 1e-12, case.kinds)
