@@ -27,12 +27,16 @@ from modeling.parallel.transforms import Kept, analysis, synthesis
 
 
 class FourierTransform:
-    """The operators of one plan on one group of ranks. `by_product` asks for matrix products or for FFTs, whatever the dims' lengths."""
+    """The operators of one plan on one group of ranks.
 
-    def __init__(self, group: Group, plan: FourierPlan, by_product: bool | None = None) -> None:
+    by_product   matrix products or FFTs, whatever the dims' lengths
+    overlap      whether local work goes on beside the first transpose; then its gradient cannot be differentiated again
+    """
+
+    def __init__(self, group: Group, plan: FourierPlan, by_product: bool | None = None, overlap: bool = True) -> None:
         if group.size != plan.ranks:
             raise ModelError(f"a plan for {plan.ranks} ranks cannot run on {group.size}")
-        self.group, self.plan, self.by_product = group, plan, by_product
+        self.group, self.plan, self.by_product, self.overlap = group, plan, by_product, overlap
 
     def kept(self, dim: int) -> Kept:
         """What is kept along a dim, in the order of `Restrict`: as many modes below zero as above, one more above where they are odd."""
@@ -140,15 +144,24 @@ class SpectralConv(nn.Module):
     def forward(self, x_xBI: Tensor, transform: FourierTransform, beside: Callable[[], Tensor] | None = None) -> Tensor:
         """y_xBO, plus what `beside` gives, which is computed while the first transpose is under way."""
         transform.check(x_xBI)
-        if transform.rest is None:
+        if transform.rest is None or not transform.overlap:
             modes_kBI = transform.there(x_xBI)
             other_xBO = beside() if beside else None
         else:
             moving = transform.moves[0].start(transform.forwards[0](x_xBI))
             other_xBO = beside() if beside else None
-            modes_kBI = transform.rest(moving.finish())
+            moved_kBI = moving.finish()
+            if moved_kBI.requires_grad:
+                moved_kBI.register_hook(refuse_second_gradient)
+            modes_kBI = transform.rest(moved_kBI)
         y_xBO = transform.back(contract(modes_kBI, self.weight))
         return y_xBO if other_xBO is None else y_xBO + other_xBO
+
+
+def refuse_second_gradient(_: Tensor) -> None:
+    """A gradient of a gradient would miss what went through a started transpose, and nothing would say so."""
+    if torch.is_grad_enabled():
+        raise ModelError("a gradient over several ranks that is to be differentiated again needs overlap=False")
 
 
 def contract(x_kBI: Tensor, weight_kIO: Tensor) -> Tensor:

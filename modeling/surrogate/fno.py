@@ -76,6 +76,7 @@ class FNO(nn.Module):
 
     group   the ranks that hold one field together; ranks that see other samples are not among them
     plan    another layout than the one of fewest bytes
+    overlap whether the skips are computed beside the transposes; False where gradients are differentiated again
     """
 
     def __init__(
@@ -85,11 +86,12 @@ class FNO(nn.Module):
         group: Group = ALONE,
         plan: FourierPlan | None = None,
         dtype: torch.dtype | None = None,
+        overlap: bool = True,
     ) -> None:
         super().__init__()
         if sizes is None and plan is None and group.size > 1:
             raise ModelError(f"over {group.size} ranks the field's sizes must be given, e.g. sizes=({', '.join(['64'] * config.dims)})")
-        self.config, self.group = config, group
+        self.config, self.group, self.overlap = config, group, overlap
         self.plan = plan or plan_fourier(sizes or config.modes, config.modes, group.size)
         if self.plan.modes != config.modes:
             raise ModelError(f"the plan is for modes={self.plan.modes}, the model has modes={config.modes}")
@@ -106,7 +108,7 @@ class FNO(nn.Module):
         """The operators for a field of those sizes. On a GPU they are FFTs, since float32 products may be rounded to TF32 there."""
         if (sizes, device) not in self.transforms:
             plan = FourierPlan(sizes, self.plan.modes, self.plan.grids)
-            self.transforms[sizes, device] = FourierTransform(self.group, plan, None if device == "cpu" else False)
+            self.transforms[sizes, device] = FourierTransform(self.group, plan, None if device == "cpu" else False, self.overlap)
         return self.transforms[sizes, device]
 
     def coordinates(self, transform: FourierTransform, like: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from modeling.errors import ModelError
 from modeling.parallel.ledger import recording
 from modeling.parallel.mesh import Group
+from modeling.parallel.partition import balanced
 from modeling.parallel.weights import collect, fill
 from modeling.surrogate import fno as fno_module
 from modeling.surrogate.config import FNOConfig
@@ -211,7 +212,8 @@ def agrees(count: int, name: str, twice: bool = False) -> None:
         x = mine(fno, fields(name, 2, 1)).clone().requires_grad_()
         with recording() as ledger:
             y = fno(x)
-        y.backward(mine(fno, fields(name, 3, 2)))
+        with recording() as back:
+            y.backward(mine(fno, fields(name, 3, 2)))
         results.append((y.detach(), x.grad))
     assert all(grad is not None for _, grad in results)
     for what, ours, theirs in zip(("output", "gradient of the input"), results[1], results[0], strict=True):
@@ -221,11 +223,18 @@ def agrees(count: int, name: str, twice: bool = False) -> None:
         close(f"gradient of {key}", gradient, expected[key].grad, BOUND)  # type: ignore[arg-type]
     layers = many.config.num_layers
     assert ledger.total().bytes == layers * many.plan.bytes_sent(group.index, BATCH, WIDTH, WIDTH, 16)
+    assert back.total("Repartition") == ledger.total()
+    # The gradients of all pointwise weights in one sum, of shares that are balanced once.
+    elements = sum(one.numel() for one in many.pointwise)
+    share = balanced(elements, count)[group.index]
+    summed = {1: 0, 2: 8 * elements}.get(count, 8 * (elements - share + (count - 1) * share))
+    assert back.total().bytes - back.total("Repartition").bytes == summed
     finer = tuple(size + 1 for size in MODELS[name][1])
     field = torch.randn(1, 2, *finer, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     box = many.transform(finer).field_box
     at = (..., *(slice(a, b) for a, b in zip(box.start, box.stop, strict=True)))
-    close("finer grid", many(field[at], finer), one(field)[at], BOUND)
+    with torch.no_grad():
+        close("finer grid", many(field[at], finer), one(field)[at], BOUND)
 
 
 @pytest.mark.parametrize("name", MODELS)
