@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from modeling.errors import ModelError
 from modeling.parallel.space import Space, check_joined
 
 # What remains to be done of an operator that has been started: waits for what is on its way and gives the result.
@@ -145,7 +145,6 @@ class _Start(torch.autograd.Function):
         return x.new_zeros(())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
         assert ctx.started.back is not None  # the second half is the token's only reader
         return ctx.started.back(), None
@@ -162,8 +161,10 @@ class _Finish(torch.autograd.Function):
         return y.view_as(y)  # the result may be the very tensor that was started from, whose history is another
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():
+            # Nothing would say so otherwise: what the second gradient owes to this operator would be missing from it.
+            raise ModelError(f"{ctx.started.operator.name} was started, so its gradient cannot be differentiated again; call it instead")
         ctx.started.back = ctx.started.operator.adjoint.launch(grads[0])
         return torch.zeros_like(ctx.started.token), None
 

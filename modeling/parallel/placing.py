@@ -50,12 +50,14 @@ def check_pattern(config: DecoderConfig, heads: range) -> None:
 
 
 def kernel_shares(config: DecoderConfig, parallel: Parallel) -> list[range]:
-    """The query heads of every kernel that this rank's group of ranks runs: split over "tensor", and again by Ulysses over "context"."""
-    mine = share_heads(config.num_heads, config.num_kv_heads, parallel.tensor_group.size)[parallel.tensor_group.index]
-    if parallel.context != "ulysses" or parallel.context_group.size == 1:
-        return [mine.queries]
-    inner = inner_shares(mine, parallel.context_group.size)
-    return [range(mine.queries.start + one.queries.start, mine.queries.start + one.queries.stop) for one in inner if one.queries]
+    """The query heads of every kernel on any rank, so that all ranks agree: split over "tensor", and again by Ulysses over "context"."""
+    ranks = parallel.context_group.size if parallel.context == "ulysses" else 1
+    return [
+        range(outer.queries.start + inner.queries.start, outer.queries.start + inner.queries.stop)
+        for outer in share_heads(config.num_heads, config.num_kv_heads, parallel.tensor_group.size)
+        for inner in inner_shares(outer, ranks)
+        if inner.queries
+    ]
 
 
 def inner_shares(mine: HeadShare, ranks: int) -> Sequence[HeadShare]:

@@ -154,7 +154,7 @@ def attend_block(block: Block, q_BNtH: Tensor, kv_2BKsH: Tensor, y_BNtH: Tensor,
 def flash(q: Tensor, k: Tensor, v: Tensor, block: Block, scale: float) -> tuple[Tensor, Tensor]:
     """Attention to one block and its log-sum-exp, -inf where a query sees none of its keys."""
     bias = added_mask(block.mask_BNts, q)
-    if q.is_cpu:
+    if has_flash(q):
         y, lse = _flash(q.contiguous(), k.contiguous(), v.contiguous(), 0.0, block.causal, attn_mask=bias, scale=scale)
         y, lse = y.to(torch.promote_types(q.dtype, torch.float32)), lse
     else:
@@ -185,13 +185,18 @@ def back_block(
     groups = q.shape[1] // held_k.shape[1]
     k, v = spread(held_k, groups).contiguous(), spread(held_v, groups).contiguous()
     bias = added_mask(block.mask_BNts, q)
-    if q.is_cpu:
+    if has_flash(q):
         dq, dk, dv = _flash_back(dy, q, k, v, y, lse, 0.0, block.causal, attn_mask=bias, scale=scale)
     else:
         dq, dk, dv = plain_gradients(dy, q, k, v, y, lse, plain_scores(q, k, block, bias, scale), scale)
     dq_BNtH[:, :, block.queries] += dq
     for total, one in zip(dkv_2BKsH, (dk, dv), strict=True):
         total[:, :, block.keys] += one.unflatten(1, (-1, groups)).sum(2, dtype=total.dtype)
+
+
+def has_flash(q: Tensor) -> bool:
+    """Whether torch's kernel for blocks with their log-sum-exp is there; elsewhere they are written out."""
+    return q.is_cpu
 
 
 def added_mask(mask_BNts: Tensor | None, q: Tensor) -> Tensor | None:

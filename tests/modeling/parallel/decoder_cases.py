@@ -49,9 +49,9 @@ def mesh_of(axes: tuple[tuple[str, int], ...]) -> Mesh:
     return Mesh(dict(axes))
 
 
-def whole_decoder(name: str) -> Decoder:
+def whole_decoder(name: str, attention: str = "sdpa") -> Decoder:
     """On one rank, float64, biases and norms away from their start so that every gradient matters."""
-    decoder = initialise(Decoder(CONFIGS[name]), torch.Generator().manual_seed(0)).double()
+    decoder = initialise(Decoder(CONFIGS[name], attention), torch.Generator().manual_seed(0)).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in decoder.parameters():
@@ -59,8 +59,10 @@ def whole_decoder(name: str) -> Decoder:
     return decoder
 
 
-def decoder_over(name: str, axes: tuple[tuple[str, int], ...], sequence: bool, context: ContextWay, recompute: str = "none") -> Decoder:
-    decoder = Decoder(CONFIGS[name], parallel=Parallel(mesh_of(axes), sequence, context), recompute=recompute).double()
+def decoder_over(
+    name: str, axes: tuple[tuple[str, int], ...], sequence: bool, context: ContextWay, recompute: str = "none", attention: str = "sdpa"
+) -> Decoder:
+    decoder = Decoder(CONFIGS[name], attention, parallel=Parallel(mesh_of(axes), sequence, context), recompute=recompute).double()
     fill(decoder, ((one, parameter.detach()) for one, parameter in whole_decoder(name).named_parameters()))
     return decoder
 

@@ -216,6 +216,10 @@ def test_a_mixture_of_shared_and_copies_is_refused() -> None:
     add, spread, both = sums.SumReduce(pair), sums.Broadcast(pair), sums.AllSumReduce(pair)
     assert (add @ spread).domain == shared(pair)
     assert (both @ spread).range == copies(pair)
+    four, back = Group((0, 1, 2, 3), 0), Group((1, 0), 1)
+    for wrong in (lambda: sums.SumReduce(four) @ add, lambda: sums.SumReduce(back) @ add):
+        with pytest.raises(ModelError, match=r"overlap but are not the same|count copies wrongly"):
+            wrong()
     for wrong in (lambda: add @ add, lambda: spread @ spread, lambda: add @ local.DFT(0) @ add, lambda: both @ add):
         with pytest.raises(ModelError, match="count copies wrongly"):
             wrong()
@@ -227,6 +231,94 @@ def test_a_mixture_of_shared_and_copies_is_refused() -> None:
     assert (moves.reduce_scatter(pair, 0, lengths) @ moves.all_gather(pair, 0, lengths)).domain.boxes == tiles([lengths])
     with pytest.raises(ModelError, match="parts do not agree"):
         _ = moves.all_gather(pair, 0, (1, 2)) @ moves.reduce_scatter(pair, 0, lengths)
+
+
+def costs(count: int) -> None:
+    """What every movement sends and its adjoint sends, by formulas over block lengths; and one name per operator in the ledger."""
+    group, size, total = group_of(count), 8 * 2, 11
+    lengths = balanced(total, count)
+    me, others = group.index, count - 1
+    mine, after = lengths[me], lengths[(me + 1) % count]
+    root = me == 0
+    expected: dict[str, tuple[Operator, tuple[int, ...], int, int]] = {
+        "AllGather": (moves.all_gather(group, 0, lengths), (mine, 2), others * mine, total - mine),
+        "Gather": (sums.Gather(group, 0, lengths), (mine, 2), others * mine, 0),
+        "Shift": (moves.shift(group, 0, lengths), (mine, 2), mine if others else 0, lengths[(me - 1) % count] if others else 0),
+        "Broadcast": (
+            moves.broadcast_from(group, (total, 2)),
+            (total if root else 0, 2 if root else 0),
+            others * total * root,
+            total * (not root),
+        ),
+        "Repartition": (
+            moves.scatter(group, tiles([lengths, (2,)])),
+            (total if root else 0, 2 if root else 0),
+            (total - mine) * root,
+            mine * (not root),
+        ),
+    }
+    assert after in lengths
+    for name, (operator, shape, there, back) in expected.items():
+        with recording() as ledger:
+            y = operator(torch.ones(shape, dtype=torch.float64))
+        assert ledger.total().bytes == size * there, name
+        assert set(ledger.by_operator()) <= {name}
+        with recording() as ledger:
+            operator.adjoint(y)
+        assert ledger.total().bytes == size * back, f"{name}*"
+    with recording() as ledger:
+        sums.SumReduce(group)(torch.ones(5))
+    assert set(ledger.by_operator()) <= {"SumReduce"}
+
+
+@pytest.mark.parametrize("count", RANKS)
+def test_what_is_sent(ranks: Ranks, count: int) -> None:
+    ranks(count, costs, count)
+
+
+def conjugated(count: int) -> None:
+    """Views that are conjugated when they are read move as any other."""
+    group = group_of(count)
+    z = torch.complex(numbers(3, 2), numbers(3, 2)) * (1 + group.index)
+    part = tiles([balanced(3, count), (2,)])[group.index]
+    gathered = moves.all_gather(group, 0, balanced(3, count))
+    assert torch.equal(gathered(cut(z, part).conj()), gathered(cut(z, part)).conj().resolve_conj())
+    assert torch.equal(sums.SumReduce(group)(z.conj()), sums.SumReduce(group)(z).conj().resolve_conj())
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_conjugated_views(ranks: Ranks, count: int) -> None:
+    ranks(count, conjugated, count)
+
+
+def second_derivative() -> None:
+    group = group_of(2)
+    x = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    y = moves.all_gather(group, 1, (1, 1)).start(x).finish()
+    with pytest.raises(ModelError, match="AllGather was started, so its gradient cannot be differentiated again"):
+        torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+
+
+def test_a_started_operator_refuses_a_second_derivative(ranks: Ranks) -> None:
+    """It would leave out what was sent; the call gives it."""
+    ranks(2, second_derivative)
+
+
+def test_ledgers_may_lie_in_one_another() -> None:
+    from modeling.parallel.ledger import record
+
+    with recording() as outer:
+        record("a", Cost(1))
+        with recording() as inner:
+            record("b", Cost(2))
+        record("c", Cost(4))
+        with recording() as empty:
+            pass
+        record("d", Cost(8))
+    assert [name for name, _ in outer.calls] == ["a", "b", "c", "d"]
+    assert [name for name, _ in inner.calls] == ["b"]
+    assert not empty.calls
+    assert outer.total() == Cost(15)
 
 
 def test_what_does_not_fit_is_named() -> None:
