@@ -277,6 +277,7 @@ def trains_alike(count: int, name: str) -> tuple[list[float], list[float]]:
     return train(model(name), name, 50), train(model(name, count), name, 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("2-D", 2), ("2-D", 4), ("3-D", 4), ("3-D and time", 3)])
 def test_fifty_steps(ranks: Ranks, name: str, count: int) -> None:
     for one, many in ranks(count, trains_alike, count, name):
