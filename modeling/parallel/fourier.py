@@ -150,18 +150,9 @@ class SpectralConv(nn.Module):
         else:
             moving = transform.moves[0].start(transform.forwards[0](x_xBI))
             other_xBO = beside() if beside else None
-            moved_kBI = moving.finish()
-            if moved_kBI.requires_grad:
-                moved_kBI.register_hook(refuse_second_gradient)
-            modes_kBI = transform.rest(moved_kBI)
+            modes_kBI = transform.rest(moving.finish())
         y_xBO = transform.back(contract(modes_kBI, self.weight))
         return y_xBO if other_xBO is None else y_xBO + other_xBO
-
-
-def refuse_second_gradient(_: Tensor) -> None:
-    """A gradient of a gradient would miss what went through a started transpose, and nothing would say so."""
-    if torch.is_grad_enabled():
-        raise ModelError("a gradient over several ranks that is to be differentiated again needs overlap=False")
 
 
 def contract(x_kBI: Tensor, weight_kIO: Tensor) -> Tensor:
