@@ -12,7 +12,7 @@ from tests.modeling.parallel.proofs import prove_dot, prove_matrix
 from tests.ranks import Ranks
 
 RANKS = (1, 2, 3, 4)
-SCALE = 23  # the inner products' sizes, times those of the matrices
+SCALE = 11  # the inner products' sizes, times those of the matrices
 TRANSFORM_BOUND = 1e-14
 DOT_BOUNDS = {
     torch.float64: (1e-13, 1e-12),
