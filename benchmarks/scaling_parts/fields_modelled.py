@@ -27,7 +27,7 @@ GRIDS = {
     768: (12, 8, 8),
 }
 LOCAL = (64, 64, 64, 16)  # points of one GPU's part: 4,194,304
-CHANNELS, LAYERS = 10, 4  # so wide that two ranks, run at a time, fit into 16 GB
+CHANNELS, LAYERS = 8, 4  # so wide that two ranks, run at a time, fit into 14 GB
 MODES_PER_BLOCK = 4  # modes grow with the field, as in that paper's weak scaling; of time all 9 are kept
 
 

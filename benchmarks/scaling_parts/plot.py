@@ -29,7 +29,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
     parts = record["parts"]
     with matplotlib.rc_context(SETTINGS):
-        figure, panels = pyplot.subplots(2, 2, figsize=(11, 7.4), layout="constrained")
+        figure, panels = pyplot.subplots(2, 2, figsize=(12.5, 7.6), layout="constrained")
         try:
             efficiencies(panels[0, 0], parts)
             fewer_bytes(panels[0, 1], parts)
@@ -43,7 +43,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 def efficiencies(panel: Any, parts: dict[str, Any]) -> None:
     """Weak scaling on two ranks, fair and plain."""
-    panel.set_title("measured: weak-scaling efficiency on 2 ranks (1 thread each)")
+    panel.set_title("measured: weak scaling on 2 ranks of one thread")
     rows = [(name, way["weak"]) for name, way in parts.get("decoder", {}).get("ways", {}).items()]
     rows += [(f"FNO, {name}", way) for name, way in parts.get("fno", {}).get("ways", {}).items() if name.startswith("weak")]
     for place, (_, one) in enumerate(rows):
@@ -57,9 +57,7 @@ def efficiencies(panel: Any, parts: dict[str, Any]) -> None:
     panel.set_yticks(range(len(rows)), [name for name, _ in rows])
     panel.invert_yaxis()
     panel.axvline(0.9, color="black", linestyle=":", linewidth=1)
-    panel.set_xlabel(
-        "T1 / T2. Dark: T1 beside the same work without communication; light: T1 with an idle core. Line: quartiles", fontsize=7.5
-    )
+    panel.set_xlabel("T1 / T2; T1 dark: the other core does the same work, light: idle", fontsize=8)
     panel.set_xlim(0, 1.15)
 
 
@@ -86,7 +84,7 @@ def fewer_bytes(panel: Any, parts: dict[str, Any]) -> None:
 
 def fields(panel: Any, parts: dict[str, Any]) -> None:
     """Weak scaling of the field, between messages one after another and all at once."""
-    panel.set_title("modelled: FNO, 4.2 million points per GPU, weak scaling")
+    panel.set_title("modelled: FNO of 4.2 million points per GPU")
     rows = [row for row in parts.get("modelled", {}).get("fno", {}).get("rows", []) if "impossible" not in row]
     for colour, layout in zip(CURVES, ("pencils", "fewest bytes"), strict=False):
         mine = [row for row in rows if row["layout"] == layout]
@@ -95,12 +93,12 @@ def fields(panel: Any, parts: dict[str, Any]) -> None:
         panel.fill_between(gpus, low, high, color=colour, alpha=0.15, linewidth=0)
         for edge, mark in ((low, "v"), (high, "^")):
             panel.plot(gpus, edge, linestyle="--", marker=mark, markersize=3, color=colour, label=layout if edge is high else None)
-    decorate(panel, "lower edge: messages one after another, upper: all at once")
+    decorate(panel, bool(rows), "low edge: one message after another, high: all at once")
 
 
 def decoders(panel: Any, parts: dict[str, Any]) -> None:
     """Weak scaling of the decoders by layout."""
-    panel.set_title("modelled: decoders, 16,384 tokens per GPU, weak scaling")
+    panel.set_title("modelled: decoders, 16,384 tokens per GPU")
     rows = [row for row in parts.get("modelled", {}).get("decoders", {}).get("rows", []) if row["scaling"] == "weak"]
     layouts = list(dict.fromkeys(row["layout"] for row in rows))
     for colour, layout in zip(CURVES, layouts, strict=False):
@@ -111,14 +109,15 @@ def decoders(panel: Any, parts: dict[str, Any]) -> None:
                 panel.plot(
                     gpus, values, linestyle="--", marker=mark, markersize=3.5, color=colour, label=layout if name == "mini" else None
                 )
-    decorate(panel, "circle mini, square small, diamond medium; nothing overlaps")
+    decorate(panel, bool(rows), "circle mini, square small, diamond medium")
 
 
-def decorate(panel: Any, note: str) -> None:
+def decorate(panel: Any, filled: bool, note: str) -> None:
+    if not filled:
+        return
     panel.set_xscale("log", base=2)
     panel.set_ylim(0, 1.05)
     panel.set_xlabel(f"GPUs ({note})", fontsize=8)
-    panel.set_ylabel("efficiency", fontsize=8)
+    panel.set_ylabel("weak-scaling efficiency", fontsize=8)
     panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend(fontsize=7, loc="lower left")
+    panel.legend(fontsize=7, loc="lower left")
