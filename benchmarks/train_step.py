@@ -23,7 +23,7 @@ from benchmarks.step.profiles import profile_step
 from benchmarks.step.rows import Batch, describe, keys_seen, make_batch
 from benchmarks.step.sides import Side, first_weights, label, our_side, plain_side, their_side
 from data_pipeline.provenance import provenance
-from data_pipeline.storage import write_json
+from data_pipeline.storage import read_json, write_json
 from modeling.config import DecoderConfig
 from modeling.counts import count_parameters
 
@@ -184,27 +184,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def with_earlier(out: Path, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These results, and those of the file that are of other sizes, cases and number formats, each with the run it comes from."""
+
+    def key(one: dict[str, Any]) -> tuple[str, ...]:
+        return one["size"], one["case"], one["dtype"]
+
+    new = {key(one) for one in results}
+    earlier = read_json(out)["results"] if out.exists() else []
+    return sorted([one for one in earlier if key(one) not in new] + results, key=lambda one: (list(SIZES).index(one["size"]), key(one)))
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     facts = provenance("torch", "transformers")
     torch.set_num_threads(options.threads or facts["machine"]["cores"])
+    run = {**facts, "threads": torch.get_num_threads(), "data": describe(options.row_tokens, options.mean), "rounds": options.rounds}
     results: list[dict[str, Any]] = []
     for size in options.sizes:
         for dtype in options.dtypes:
-            results += run_size(size, dtype == "bfloat16", options)
-    models = {size: {**SIZES[size].to_dict(), "parameters": count_parameters(SIZES[size])} for size in options.sizes}
-    record = {
-        **facts,
-        "threads": torch.get_num_threads(),
-        "data": describe(options.row_tokens, options.mean),
-        "rounds": options.rounds,
-        "models": models,
-        "results": results,
-        "best_of_each_side": best_dtypes(results),
-    }
+            results += [{**one, "run": run} for one in run_size(size, dtype == "bfloat16", options)]
     out = options.out or (None if options.quick else OUT)
     if out is not None:
-        write_json(out, record)
+        results = with_earlier(out, results)
+        sizes = dict.fromkeys(one["size"] for one in results)
+        models = {size: {**SIZES[size].to_dict(), "parameters": count_parameters(SIZES[size])} for size in sizes}
+        write_json(out, {"models": models, "results": results, "best_of_each_side": best_dtypes(results)})
         print(f"\nwritten to {out}")
 
 

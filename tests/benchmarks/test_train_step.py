@@ -40,7 +40,18 @@ def test_quick_run_writes_every_case(tmp_path: Path) -> None:
     kept, padded = record["results"][0], record["results"][1]
     assert all(share <= 1e-7 for share in kept["checks"]["leak"].values())
     assert all(real < padded["rows"] * padded["row_tokens"] for real in padded["real_tokens"])
-    assert {"machine", "commit", "date", "threads"} <= set(record)
+    assert all({"machine", "commit", "date", "threads", "rounds"} <= set(one["run"]) for one in record["results"])
+
+
+def test_results_of_other_cases_stay_with_their_own_run(tmp_path: Path) -> None:
+    """A case that is measured again takes the place of its earlier result alone."""
+    out = tmp_path / "step.json"
+    earlier = [{"size": "20m", "case": case, "dtype": "float32", "run": "old"} for case in ("packed", "short")]
+    out.write_text(json.dumps({"results": earlier}))
+    new = [{"size": size, "case": "packed", "dtype": "float32", "run": "new"} for size in ("150m", "20m")]
+    found = [(one["size"], one["case"], one["run"]) for one in train_step.with_earlier(out, new)]
+    assert found == [("20m", "packed", "new"), ("20m", "short", "old"), ("150m", "packed", "new")]
+    assert train_step.with_earlier(tmp_path / "none.json", new) == [new[1], new[0]]
 
 
 def test_sizes_are_what_they_are_called() -> None:
