@@ -148,7 +148,9 @@ def tokenizer_train(
 @tokenizer.command("convert")
 def tokenizer_convert(
     source: str = typer.Argument(metavar="SRC", help="tokenizer.model, a tiktoken file, tokenizer.json, or a folder with one of them."),
-    destination: str = typer.Argument(metavar="DST", help="The folder to write."),
+    destination: str = typer.Argument(
+        metavar="DST", help="The folder to write into: a new one, or a model's; what lies there stays, but for a tokenizer's files."
+    ),
     member: str = typer.Option(..., "--member", help="Whose tokenizer: mini, medium, small, phi-4 or phi-4-mini."),
     rstrip: bool = typer.Option(
         True, "--rstrip/--no-rstrip", help="Whether mini's special tokens take the blanks after them; those of its first release do not."

@@ -5,6 +5,8 @@ the ids that sentencepiece and tiktoken give, and special tokens to the member's
 """
 
 import json
+import os
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ O200K = "|".join(
     ]
 )
 PATTERNS = {"cl100k": CL100K, "o200k": O200K}
+# What is written, in this order: tokenizer.json last, so that one that is there has its settings beside it.
+WRITTEN = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,9 @@ class Source:
 
 
 def convert_tokenizer(source: str | Path, destination: str | Path, member: Member, rstrip: bool = True) -> dict[str, Any]:
-    """Writes the folder `destination`, complete or not at all; returns kind, member, vocab_size, merges and tokenizer.json's SHA-256.
+    """Writes the four files of a tokenizer into the folder `destination`; what else lies there, a model's weights say, stays.
 
+    Returns kind, member, vocab_size, merges and tokenizer.json's SHA-256. A folder of its own is complete or not there at all.
     `rstrip` False is phi-3-mini's first release: a special token leaves the blanks after it alone. A tokenizer.json keeps its own flags.
     """
     file = find_source(Path(source))
@@ -57,12 +62,25 @@ def convert_tokenizer(source: str | Path, destination: str | Path, member: Membe
     if Path(destination).exists() and not Path(destination).is_dir():
         raise InputError(f"{destination}: a folder to write is needed, this is a file")
     kind, tokenizer = build_tokenizer(file, member, rstrip)
-    with atomic_folder(destination) as folder:
-        tokenizer.save(str(folder / "tokenizer.json"))
-        write_settings(tokenizer, member, folder)
-        digest = sha256_of(folder / "tokenizer.json")
     merges = len(json.loads(tokenizer.to_str())["model"]["merges"])
+    place_files(tokenizer, member, Path(destination))
+    digest = sha256_of(Path(destination) / "tokenizer.json")
     return {"kind": kind, "member": member.name, "vocab_size": tokenizer.get_vocab_size(), "merges": merges, "sha256": digest}
+
+
+def place_files(tokenizer: Tokenizer, member: Member, folder: Path) -> None:
+    """The files as a whole new folder, or where other files lie, beside them: all written first, then renamed into place."""
+    if not folder.exists() or all(path.name in WRITTEN for path in folder.iterdir()):
+        with atomic_folder(folder) as new:
+            write_files(tokenizer, member, new)
+        return
+    for name in WRITTEN:
+        if (folder / name).is_dir():
+            raise InputError(f"{folder / name}: a file to write is needed, this is a folder")
+    with tempfile.TemporaryDirectory(prefix=".tokenizer.", suffix=".part", dir=folder) as made:
+        write_files(tokenizer, member, Path(made))
+        for name in WRITTEN:
+            os.replace(Path(made) / name, folder / name)
 
 
 def find_source(path: Path) -> Source:
@@ -197,6 +215,8 @@ def read_tokenizer_json(file: Source, member: Member) -> Tokenizer:
         tokenizer = Tokenizer.from_str(file.content.decode("utf-8"))
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{file.path}: not a tokenizer ({json.dumps(str(error))})") from error
+    if not isinstance(tokenizer.model, models.BPE):
+        raise InputError(f"{file.path}: a BPE tokenizer is needed, got {type(tokenizer.model).__name__}")
     check_entries(sum(number < member.entries for number in tokenizer.get_vocab().values()), member, str(file.path))
     used = {
         name: number for name, number in member.special_ids().items() if name in tokenizer.get_vocab() or name in member.format.required
@@ -207,8 +227,8 @@ def read_tokenizer_json(file: Source, member: Member) -> Tokenizer:
     return tokenizer
 
 
-def write_settings(tokenizer: Tokenizer, member: Member, folder: Path) -> None:
-    """tokenizer_config.json, special_tokens_map.json and chat_template.jinja."""
+def write_files(tokenizer: Tokenizer, member: Member, folder: Path) -> None:
+    """All of WRITTEN."""
     names = {"bos_token": member.bos, "eos_token": member.eos, "pad_token": member.pad}
     if member.vocabulary == "sentencepiece":
         names["unk_token"] = "<unk>"
@@ -226,3 +246,4 @@ def write_settings(tokenizer: Tokenizer, member: Member, folder: Path) -> None:
     write_json(folder / "tokenizer_config.json", config)
     write_json(folder / "special_tokens_map.json", names)
     (folder / "chat_template.jinja").write_text(member.format.template(), encoding="utf-8")
+    tokenizer.save(str(folder / "tokenizer.json"))

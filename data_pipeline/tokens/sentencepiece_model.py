@@ -5,6 +5,7 @@ Field numbers are those of sentencepiece_model.proto: ModelProto has pieces = 1 
 add_dummy_prefix = 3, remove_extra_whitespaces = 4, escape_whitespaces = 5). Everything else in the file is passed over.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def check_normalizer(normalizer: dict[int, Value], where: str) -> None:
 
 
 def check_pieces(model: SentencePieceModel, where: str) -> None:
-    """Every piece once and of a known type, all bytes there, one unknown piece."""
+    """Every piece once and of a known type, scores that can be put in order, all bytes there, one unknown piece."""
     seen: dict[str, int] = {}
     for number, (piece, kind) in enumerate(zip(model.pieces, model.types, strict=True)):
         if piece in seen:
@@ -146,6 +147,8 @@ def check_pieces(model: SentencePieceModel, where: str) -> None:
             raise InputError(f"{where}: piece {number} ({piece!r:.60}) is {named}; normal, unknown, control and byte pieces are known")
         if kind == NORMAL and not piece:
             raise InputError(f"{where}: piece {number} is empty")
+        if kind == NORMAL and not math.isfinite(model.scores[number]):
+            raise InputError(f"{where}: piece {number} ({piece!r:.60}) has the score {model.scores[number]}; a finite number is needed")
     missing = [piece for piece in BYTE_PIECES if piece not in seen or model.types[seen[piece]] != BYTE]
     if missing:
         raise InputError(f"{where}: all 256 byte pieces are needed; {missing[0]} is missing ({len(missing)} in all)")

@@ -232,6 +232,30 @@ def test_published_ids_of_the_real_vocabularies(vocabulary: str) -> None:
         assert phi4.encode("<|im_start|>Hello<|im_sep|> World<|im_end|><|dummy_85|>").ids == [100264, 9906, 100266, 4435, 100265, 100349]
 
 
+def test_a_tokenizer_beside_a_model(tmp_path: Path) -> None:
+    """What lies in the folder stays; the four files are those of a folder of its own, and none is half there if one cannot be."""
+    model, alone, member = tmp_path / "model", tmp_path / "alone", sized("mini", 259 + len(PIECES))
+    (tmp_path / "source").write_bytes(BY_HAND)
+    (model / "adapter").mkdir(parents=True)
+    for name in ("model.safetensors", "adapter/weights", "tokenizer.json"):
+        (model / name).write_text(f"old {name}")
+    facts = convert_tokenizer(tmp_path / "source", alone, member)
+    assert convert_tokenizer(tmp_path / "source", model, member) == facts
+    names = {path.name for path in alone.iterdir()}
+    assert {path.name for path in model.iterdir()} == {*names, "model.safetensors", "adapter"}
+    assert all((model / name).read_bytes() == (alone / name).read_bytes() for name in names)
+    assert [(model / name).read_text() for name in ("model.safetensors", "adapter/weights")] == [
+        "old model.safetensors",
+        "old adapter/weights",
+    ]
+    (model / "chat_template.jinja").unlink()
+    (model / "chat_template.jinja").mkdir()
+    (model / "tokenizer.json").write_text("mine")
+    with pytest.raises(InputError, match=r"chat_template\.jinja: a file to write is needed"):
+        convert_tokenizer(tmp_path / "source", model, member)
+    assert (model / "tokenizer.json").read_text() == "mine"
+
+
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MEMBERS, "mini", sized("mini", 259 + len(PIECES)))
     (tmp_path / "tokenizer.model").write_bytes(BY_HAND)

@@ -1,10 +1,12 @@
 """Broken or unfit vocabularies are one line that names the place, and nothing is written."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 import phial
 from data_pipeline.errors import InputError
@@ -34,6 +36,10 @@ BAD_MODELS = {
     "empty; a SentencePiece model": b"",
     "a tiktoken file; mini has": tiktoken_file(RANKS),
     "not a tokenizer \\(": b"{}",
+    "a BPE tokenizer is needed, got WordLevel": Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>")).to_str().encode(),
+    "a BPE tokenizer is needed, got Unigram": Tokenizer(models.Unigram([("<unk>", 0.0)], 0)).to_str().encode(),
+    "piece 259 \\('ab'\\) has the score nan": sentencepiece_file([("ab", math.nan), *GOOD[1:]]),
+    "piece 262 \\('\u2581'\\) has the score -inf": sentencepiece_file([*GOOD[:-1], (SP, -math.inf)]),
 }
 BAD_RANKS = {
     "line 257: not base64 \\(abc": tiktoken_file(RANKS) + b"abc 256\n",

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +194,11 @@ def test_wrong_turns(tokenizer: Tokenizer, turns: Any, said: str) -> None:
 def test_the_template_refuses_other_roles(reference: Any) -> None:
     with pytest.raises(Exception, match="a role must be system, user or assistant"):
         reference.apply_chat_template([{"role": "tool", "content": "x"}])
+
+
+def test_the_code_of_the_page_trains_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    code = next(block for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "train_tokenizer" in block)
+    exec(compile(code, "docs/data.md", "exec"), {"__name__": "page"})
+    assert load_tokenizer(tmp_path / "tokenizer").get_vocab_size() == 320
