@@ -64,7 +64,8 @@ def chat(
 ) -> None:
     """Chat with a model in the terminal: a 4-bit package, or the float weights in torch.
 
-    /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends. Where standard input is no terminal, each line is a question.
+    /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends. Where standard input is no terminal, each line is a question, Ctrl-C ends, and
+    the exit code is 2 if a question was refused; its answer is an empty line.
     """
     from export.conversation import Conversation
     from export.decoder_runner import open_session
@@ -73,31 +74,44 @@ def chat(
     settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed}
     Sampling(**settings)  # refuses settings out of range before the model is loaded
     conversation = Conversation(open_session(folder, threads), max_new_tokens, system, **settings)
-    reconfigure: Any = getattr(sys.stdin, "reconfigure", None)
-    if reconfigure:
-        reconfigure(errors="replace")  # bytes that are no UTF-8 become a question mark, not a crash
-    terminal = sys.stdin.isatty()
+    for stream in (sys.stdin, sys.stdout):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="replace")  # what the stream's encoding cannot say becomes a question mark, not a crash
+    terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout is not None  # None: closed by whoever started us
     if terminal:
         print(f"{folder}: context of {conversation.session.context} tokens; /reset begins anew, Ctrl-C stops an answer, Ctrl-D ends")
-    while True:
-        try:
-            line = input("> " if terminal else "").strip()
-        except EOFError:
-            if terminal:
-                print()
-            return
-        except KeyboardInterrupt:
-            print("\n(Ctrl-D ends)")
-            continue
+    refused = 0
+    while (line := next_line(terminal)) is not None:
         if line == "/reset":
             conversation.reset()
             print("(a new conversation)", file=sys.stderr)
         elif line:
-            say(conversation, line)
+            refused += not say(conversation, line, terminal)
+    if refused and not terminal:
+        raise typer.Exit(2)
 
 
-def say(conversation: Any, line: str) -> None:
-    """Prints one answer as it comes; Ctrl-C ends it, a question that is too long gets its line."""
+def next_line(terminal: bool) -> str | None:
+    """What is typed or piped in next, without the blanks around it; None at the end. Ctrl-C at a prompt goes on, in a pipe it ends."""
+    if not terminal:
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+        return line.strip() if line else None
+    while True:
+        try:
+            return input("> ").strip()
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D ends)")
+
+
+def say(conversation: Any, line: str, terminal: bool) -> bool:
+    """Prints one answer as it comes and returns whether there was one; a question that is too long gets its line, Ctrl-C ends the answer.
+
+    In a pipe a refused question has an empty answer, so that answers stay beside their questions, and Ctrl-C goes on to the front door.
+    """
     from data_pipeline.errors import InputError
 
     try:
@@ -109,10 +123,16 @@ def say(conversation: Any, line: str) -> None:
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
             pieces.close()
-            print(" (stopped)", end="")
+            print(" (stopped)", end="" if terminal else "\n", flush=True)
+            if not terminal:
+                raise
         print(flush=True)
     except InputError as error:
         print(f"phial: {error}", file=sys.stderr)
+        if not terminal:
+            print(flush=True)
+        return False
+    return True
 
 
 def serve(

@@ -8,7 +8,10 @@ from export.session import Session
 
 
 class Conversation:
-    """Turns and the settings of their answers. The model's cache makes a next turn cost only its own tokens."""
+    """Turns and the settings of their answers. The model's cache makes a next turn cost only its own tokens.
+
+    A system turn that leaves no room for any question is an InputError.
+    """
 
     def __init__(self, session: Session, max_new_tokens: int = 256, system: str = "", **sampling: Any) -> None:
         self.session = session
@@ -16,6 +19,8 @@ class Conversation:
         self.sampling = sampling
         self.start: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
         self.turns = list(self.start)
+        if system and len(session.encode([*self.start, {"role": "user", "content": ""}])) >= session.context:
+            raise InputError(f"the system turn is too long: it leaves no room for a question in the context of {session.context} tokens")
 
     def reset(self) -> None:
         """Forgets everything said."""

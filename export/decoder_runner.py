@@ -58,7 +58,10 @@ class DecoderRunner:
 def open_session(folder: str | Path, threads: int = 0) -> Session:
     """Whatever can chat: a package, a Hugging Face folder, or a checkpoint with its tokenizer in or above it; told by the files there."""
     root = Path(folder)
-    if (root / "model.onnx").exists() or not root.is_dir():
+    if not root.is_dir():
+        what = "not a folder" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {what}; a package, a Hugging Face folder or a checkpoint is needed")
+    if (root / "model.onnx").exists():
         return load_package(root, threads)
     if threads:
         torch.set_num_threads(threads)

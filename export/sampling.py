@@ -33,11 +33,12 @@ def pick(logits_V: np.ndarray, sampling: Sampling, random: np.random.Generator) 
     """The next token."""
     if sampling.temperature == 0:
         return int(logits_V.argmax())
-    scaled = logits_V.astype(np.float64) / sampling.temperature
-    order = np.argsort(-scaled, kind="stable")
+    below = logits_V.astype(np.float64) - logits_V.max()
+    order = np.argsort(-below, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]
-    weights = np.exp(scaled[order] - scaled[order[0]])
+    with np.errstate(over="ignore"):  # a temperature near 0 sends all but the likeliest to minus infinity, and the likeliest stays at 0
+        weights = np.exp(below[order] / sampling.temperature)
     weights /= weights.sum()
     # The likeliest tokens until their sum reaches top_p, the one that crosses it included.
     kept = int(np.searchsorted(np.cumsum(weights), sampling.top_p)) + 1

@@ -114,8 +114,11 @@ def test_a_missing_tokenizer_is_told_before_the_weights_are_read(folder: Path, t
 def test_folders_that_cannot_chat_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither model\.onnx"):
         open_session(tmp_path)
-    with pytest.raises(InputError, match="no such"):
+    with pytest.raises(InputError, match="no such folder; a package, a Hugging Face folder or a checkpoint is needed"):
         open_session(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="not a folder; a package, "):
+        open_session(tmp_path / "file")
     convert_model(folder, tmp_path / "checkpoint")
     for path in (tmp_path / "checkpoint" / "beside").iterdir():
         path.unlink()

@@ -66,6 +66,8 @@ def test_sampling_is_seeded_and_keeps_to_its_bounds(package: Package) -> None:
     assert {pick(logits_V, Sampling(temperature=1.0, top_k=2), random) for _ in range(200)} == {0, 1}
     assert {pick(logits_V, Sampling(temperature=1.0, top_p=0.79), random) for _ in range(200)} == {0, 1}
     assert pick(logits_V, Sampling(), random) == 0
+    for tiny in (1e-5, 1e-308, 1e-320):  # warnings are errors here
+        assert pick(logits_V.astype(np.float32)[::-1], Sampling(temperature=tiny), random) == 3
     for wrong in ({"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -1}):
         with pytest.raises(InputError):
             Sampling(**wrong)  # type: ignore[arg-type]
@@ -127,6 +129,11 @@ def test_a_conversation_lets_the_oldest_turns_go(package: Package) -> None:
     assert talk.turns[-1]["role"] == "assistant"
     talk.reset()
     assert [turn["role"] for turn in talk.turns] == ["system"]
+
+
+def test_a_system_turn_without_room_for_a_question_is_refused_at_once(package: Package) -> None:
+    with pytest.raises(InputError, match="the system turn is too long"):
+        Conversation(package, system="pear " * 200)
 
 
 def test_the_verbs_chat_and_bench(package_folder: Path) -> None:
