@@ -30,6 +30,9 @@ VERBS: dict[str, tuple[str, str]] = {
 # What the operating system says when a disk or a path, not the program, is at fault.
 STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG}
 STORAGE_ERRORS |= {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}  # a file where a folder is needed, or the other way round
+STORAGE_ERRORS |= {errno.EBUSY}  # a mount point where a folder is to be replaced
+# How torch says on CPUs and GPUs that memory did not suffice: a RuntimeError like any other, told by its words alone.
+OUT_OF_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory|bad_alloc|Storage size calculation overflowed")
 
 
 class LazyGroup(TyperGroup):
@@ -76,6 +79,10 @@ def one_line(error: BaseException) -> str | None:
         return " ".join(usage().split())
     if getattr(error, "exit_code", None) == 2:
         return " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.I)
+        wanted = f" for {asked[1]} more" if asked else ""
+        return f"not enough memory{wanted}; a smaller model, context or batch is needed; what was complete before is kept"
     number = system_error(error)
     if number in STORAGE_ERRORS:
         return f"{getattr(error, 'filename', None) or 'output'}: {os.strerror(number)}; what was complete before is kept"

@@ -71,7 +71,7 @@ class Recipe:
             raise InputError(f"{name}: no such recipe; give a TOML file or one of: {known}") from error
         except IsADirectoryError as error:
             raise InputError(f"{name}: a folder; a recipe is a TOML file") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # no TOML, no Unicode, a number of thousands of digits, thousands of brackets
             raise InputError(f"{path}: not valid TOML: {error}") from error
         recipe = cls({}, str(path))
         for section, table in tables.items():
@@ -93,7 +93,7 @@ class Recipe:
         path, equals, value = text.partition("=")
         keys = [key.strip() for key in path.split(".")]
         if not equals or len(keys) < 2 or not all(keys):
-            raise InputError(f"--set {text}: section.key=value is needed, for example --set pretrain.steps=100")
+            raise InputError(f"--set {text}: section.key=value is needed, for example --set pretrain.context=128")
         self.check_section(keys[0], f"--set {text}")
         table = self.tables.setdefault(keys[0], {})
         for key in keys[1:-1]:
@@ -104,6 +104,8 @@ class Recipe:
             table[keys[-1]] = tomllib.loads(f"value = {value.strip()}")["value"]
         except tomllib.TOMLDecodeError:
             table[keys[-1]] = value.strip()
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"--set {text:.60}: the value cannot be read: {error}") from error
 
     def section(self, name: str, model: type[AnySection]) -> AnySection:
         """The section as its model, defaults filled in; an unknown key or a value out of range is an error of one line."""
@@ -130,6 +132,8 @@ def describe(section: str, model: type[Section], problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         return f"[{place}] has no setting {str(last)!r}; there is {', '.join(known_settings(model, parents))}"
     given = problem["input"]
+    if problem["type"] == "value_error" and isinstance(given, dict):  # of settings that do not fit each other: its text names them
+        return f"[{'.'.join([section, *map(str, problem['loc'])])}] {problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] == "missing":
         return f"[{place}] {last} is missing; it must be set"
     return f"[{place}] {last} = {given!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

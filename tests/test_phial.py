@@ -1,5 +1,6 @@
 """The front door: every verb explains itself, nothing heavy is loaded for that, and bad usage is one line."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -112,16 +113,50 @@ def test_interrupt_is_130_without_traceback(monkeypatch: pytest.MonkeyPatch, cap
     assert capsys.readouterr().err == "phial: interrupted; what was complete before is kept\n"
 
 
-@pytest.mark.parametrize("number", sorted(phial.STORAGE_ERRORS))
+@pytest.mark.parametrize("number", sorted({errno.EBUSY, *phial.STORAGE_ERRORS}))
 def test_a_full_or_forbidden_disk_is_one_line(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     broken_verb(monkeypatch, OSError(number, "x", "/some/file"))
     assert phial.run(["demo"]) == 2
     assert capsys.readouterr().err.startswith("phial: /some/file: ")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "not enough memory; a smaller model"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. Error code 12"),
+            "for 4096 bytes more;",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"), "for 2.50 GiB more;"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken_verb(monkeypatch, error)
+    assert phial.run(["demo"]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_torchs_own_words_for_too_little_memory_are_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    for size in (1 << 60, 1 << 62):  # more than any machine has, and more than can be counted in bytes
+        with pytest.raises(RuntimeError) as caught:
+            torch.empty(size, dtype=torch.float32)
+        broken_verb(monkeypatch, caught.value)
+        assert phial.run(["demo"]) == 2
+        assert "not enough memory" in capsys.readouterr().err
+
+
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     broken_verb(monkeypatch, ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError, match="ours"):
+        phial.run(["demo"])
+    broken_verb(monkeypatch, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
         phial.run(["demo"])
 
 

@@ -24,7 +24,6 @@ def pretrain(
     run_settings = settings.section("run", RunRecipe)
     model, section = settings.section("model", ModelRecipe), settings.section("pretrain", PretrainRecipe)
     run = RunFolder.open(out or run_settings.folder)
-    settings.save(run.recipe)
 
     from training.trainer import pretrain as train
 
@@ -38,6 +37,7 @@ def pretrain(
             seed=run_settings.seed,
             ranks=ranks,
             stream=sys.stderr,
+            accepted=lambda: settings.save(run.recipe),  # a refused recipe must not stand in the run that others made
         )
     except KeyboardInterrupt:
         print("phial: pretrain was interrupted; run the same line again to go on from the last checkpoint", file=sys.stderr)

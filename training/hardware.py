@@ -14,6 +14,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def threads_per_rank(threads: int, ranks: int) -> int:
     """An equal part of `threads` (0: every usable core) for each rank, at least one."""
     return max(1, (threads or usable_cores()) // ranks)

@@ -13,9 +13,12 @@ from data_pipeline.tokens.mixture import Mixture
 from data_pipeline.tokens.shards import TokenShards
 from data_pipeline.tokens.tokenizer import load_tokenizer
 from modeling.config import DecoderConfig
+from modeling.counts import count_parameters
 from modeling.cpu_compiler import check_cpu_compiler
-from training.hardware import pick_device
+from training.hardware import memory_bytes, pick_device
 from training.recipe import FREE_TO_CHANGE, ModelRecipe, PretrainRecipe
+
+STATE_BYTES = 16  # of one parameter at least: weight, gradient and two moments in float32; in bfloat16 the masters make up for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ def make_plan(job: Job) -> Plan:
             f"[pretrain] context = {recipe.context} is longer than the decoder's max_positions = {config.max_positions}; "
             "lower it or set [model] max_positions"
         )
+    check_memory(config)
     digest = sha256_of(job.tokenizer / "tokenizer.json")
     for source, one in shards.items():
         if one.tokenizer_sha256 != digest:
@@ -79,6 +83,17 @@ def make_plan(job: Job) -> Plan:
         shards.update({source: next(iter(shards.values())) for source in unknown})
     mixture = Mixture(list(recipe.phases), shards, recipe.context, recipe.rows_per_step, job.seed)
     return Plan(mixture, config, identity_of(job, config, mixture))
+
+
+def check_memory(config: DecoderConfig) -> None:
+    """Refuses a decoder whose training state alone is more than this machine's memory."""
+    on_cpu = pick_device().type == "cpu"  # beside a GPU only the weights begin here, in float32
+    needed, there = count_parameters(config) * (STATE_BYTES if on_cpu else 4), memory_bytes()
+    if needed > there:
+        raise InputError(
+            f"[model] {count_parameters(config):,} parameters take {needed / 2**30:,.1f} GiB to train, this machine has "
+            f"{there / 2**30:,.1f} GiB of memory; a smaller preset, vocab_size, hidden_size or num_layers is needed"
+        )
 
 
 def decoder_config(job: Job) -> DecoderConfig:

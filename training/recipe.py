@@ -92,7 +92,7 @@ class PretrainRecipe(Section):
         "none", description="what layers make again on the way back instead of keeping it: memory for time"
     )
     compile: bool = Field(False, description="torch.compile of the layers; worth it for long runs, its first use takes half a minute")
-    threads: int = Field(0, ge=0, description="CPU threads of all ranks together; 0: every core of this process")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of all ranks together; 0: every core of this process")
     zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage; used with more than one rank")
 
     checkpoint_every: int = Field(100, ge=1, description="steps; the last step always writes one")

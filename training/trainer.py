@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,12 +41,14 @@ def pretrain(
     seed: int = 0,
     ranks: int = 1,
     stream: TextIO | None = None,
+    accepted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Trains a decoder on token shards; goes on from the last complete checkpoint in `out` if there is one.
 
     `tokens` holds one folder of shards per source. `out` gets checkpoints/, metrics.jsonl, result.json and model/ (Hugging Face's layout
-    with the tokenizer's files). Progress goes to `stream`. Returns steps, tokens, loss, parameters, tokens_per_s, seconds, cpu_seconds,
-    peak_rss_bytes, resumed_from, ranks, precision and model; seconds count all runs that led here.
+    with the tokenizer's files). Progress goes to `stream`; `accepted` is called when nothing was refused, before the first step.
+    Returns steps, tokens, loss, parameters, tokens_per_s, seconds, cpu_seconds, peak_rss_bytes, resumed_from, ranks, precision and
+    model; seconds count all runs that led here.
     """
     job = Job(recipe=recipe, model=model, seed=seed, tokens=Path(tokens), tokenizer=Path(tokenizer), out=Path(out))
     plan = make_plan(job)  # every mistake is told before a rank is started
@@ -53,11 +56,13 @@ def pretrain(
     if ranks > 1:
         from training.launch import launch
 
+        CheckpointStore(job.out / "checkpoints", recipe.keep_last, plan.identity).latest(lambda line: None)
+        accepted()
         return launch(job, ranks, stream)
     before = torch.get_num_threads()
     torch.set_num_threads(threads_per_rank(recipe.threads, 1))
     try:
-        return Run(job, plan, stream).train()
+        return Run(job, plan, stream).train(accepted)
     finally:
         torch.set_num_threads(before)
 
@@ -84,11 +89,13 @@ class Run:
         if self.attention == "auto":
             self.attention = pick_attention(pick_device(), self.precision, job.recipe.context, plan.config)
 
-    def train(self) -> dict[str, Any]:
-        """From the start or the last checkpoint to the end; writes the model and returns the result."""
+    def train(self, accepted: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """From the start or the last checkpoint to the end; writes the model and returns the result. `accepted` is called before the
+        first step."""
         checkpoint = self.store.latest(self.say)
         self.start = checkpoint.metadata["step"] if checkpoint else 0
         engine = self.build_engine(checkpoint)
+        accepted()
         self.clock = Clock(checkpoint.metadata if checkpoint else {})
         self.log = StepLog(checkpoint.metadata if checkpoint else {})
         if self.rank == 0:

@@ -9,6 +9,7 @@ from pydantic import Field
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Recipe, RunRecipe, Section
 from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
+from training.recipe import PretrainRecipe
 
 
 class Inner(Section):
@@ -90,6 +91,16 @@ def test_overrides_are_read_as_toml(tmp_path: Path, override: str, key: str, val
     assert getattr(recipe.section("pretrain", Outer), key) == value
 
 
+@pytest.mark.parametrize("bomb", ["[" * 200_000, "9" * 5000])
+def test_toml_that_pythons_reader_gives_up_on_is_one_line(tmp_path: Path, bomb: str) -> None:
+    with pytest.raises(InputError, match="not valid TOML") as error:
+        Recipe.load(write(tmp_path, f"[run]\nseed = {bomb}\n"))
+    assert len(line_of(error)) < 400
+    with pytest.raises(InputError, match=r"--set run\.seed=.*: the value cannot be read") as error:
+        Recipe.load(write(tmp_path, ""), [f"run.seed={bomb}"])
+    assert len(line_of(error)) < 400
+
+
 def test_an_override_that_is_no_toml_is_a_string(tmp_path: Path) -> None:
     recipe = Recipe.load(write(tmp_path, ""), ["run.folder=/tmp/a b"])
     assert recipe.section("run", RunRecipe).folder == "/tmp/a b"
@@ -99,6 +110,13 @@ def test_an_override_that_is_no_toml_is_a_string(tmp_path: Path) -> None:
 def test_a_malformed_override(tmp_path: Path, override: str) -> None:
     with pytest.raises(InputError, match=r"section\.key=value is needed"):
         Recipe.load(write(tmp_path, ""), [override])
+
+
+def test_the_example_of_an_override_is_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        Recipe.load(write(tmp_path, ""), ["pretrain"])
+    recipe = Recipe.load(write(tmp_path, ""), [str(error.value).rpartition("--set ")[2]])
+    recipe.section("pretrain", PretrainRecipe)
 
 
 def test_an_override_through_a_value_or_of_an_unknown_section(tmp_path: Path) -> None:

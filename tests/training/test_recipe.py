@@ -39,6 +39,7 @@ def job(corpus: Path, out: Path, model: ModelRecipe | None = None, **settings) -
         ("pretrain.zero_stage=4", "zero_stage = 4"),
         ("pretrain.lr=0.1", "no setting 'lr'"),
         ("pretrain.warmup_steps=11", "warmup_steps=11 is more than the 10 steps"),
+        ("pretrain.threads=99999999999", "threads = 99999999999: input should be less than or equal to 1024"),
         ("model.layers=3", "no setting 'layers'"),
         ("pretrain.attention=fast", "attention = 'fast'.*'sdpa', 'eager', 'flex', 'varlen' or 'flash'"),
     ],
@@ -48,6 +49,12 @@ def test_a_wrong_setting_is_named(override: str, message: str):
     loaded.override(override)
     with pytest.raises(InputError, match=message):
         loaded.section(override.split(".")[0], ModelRecipe if override.startswith("model") else PretrainRecipe)
+
+
+def test_settings_that_do_not_fit_each_other_are_told_without_the_section():
+    with pytest.raises(InputError) as caught:
+        Recipe({"pretrain": {"phases": PHASES, "warmup_steps": 11}}, "here.toml").section("pretrain", PretrainRecipe)
+    assert str(caught.value) == "here.toml: [pretrain] warmup_steps=11 is more than the 10 steps of all phases"
 
 
 def test_every_backend_may_be_named():
@@ -86,6 +93,7 @@ def test_model_sizes_override_the_preset():
         ({"phases": []}, "phases is empty"),
         ({"phases": [{"name": "x", "steps": 2, "weights": {"web_clean": 1}}]}, "web_clean"),
         ({"phases": [{"name": "x", "steps": 20000, "weights": {"web": 1}}]}, "max_epochs"),
+        ({"model": ModelRecipe(preset="tiny", vocab_size=2 * 10**9)}, r"parameters take .* GiB to train, this machine has"),
         ({"model": ModelRecipe(preset="tiny", vocab_size=64)}, "vocab_size = 64 is less than the tokenizer's 320"),
     ],
 )
