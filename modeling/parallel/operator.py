@@ -120,19 +120,25 @@ class _Apply(torch.autograd.Function):
 
 
 class Started:
-    """An operator under way. `finish` is called once."""
+    """An operator under way. `finish` is called once.
+
+    Its autograd nodes know it, so it lets go of what leads to them: in a circle the tensors of a step would stay until Python's collector
+    comes by, and the next step would need memory of its own.
+    """
 
     def __init__(self, operator: Operator, x: Tensor) -> None:
         self.operator = operator
         self.there: Wait | None = None
         self.back: Wait | None = None
         self.unchanged = x if operator.does_nothing else None
-        if self.unchanged is None:
-            self.token = _Start.apply(x, self)
+        self.token: Tensor | None = None if operator.does_nothing else _Start.apply(x, self)
 
     def finish(self) -> Tensor:
         """F x."""
-        return _Finish.apply(self.token, self) if self.unchanged is None else self.unchanged  # type: ignore[no-any-return]
+        if self.unchanged is not None:
+            return self.unchanged
+        token, self.token = self.token, None
+        return _Finish.apply(token, self)  # type: ignore[no-any-return]
 
 
 class _Start(torch.autograd.Function):
@@ -146,8 +152,9 @@ class _Start(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, None]:
-        assert ctx.started.back is not None  # the second half is the token's only reader
-        return ctx.started.back(), None
+        back, ctx.started.back = ctx.started.back, None
+        assert back is not None  # the second half is the token's only reader
+        return back(), None
 
 
 class _Finish(torch.autograd.Function):
@@ -155,9 +162,10 @@ class _Finish(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, token: Tensor, started: Started) -> Tensor:
-        ctx.started = started
-        assert started.there is not None
-        y = started.there()
+        ctx.started, ctx.like = started, token.detach()
+        there, started.there = started.there, None
+        assert there is not None
+        y = there()
         return y.view_as(y)  # the result may be the very tensor that was started from, whose history is another
 
     @staticmethod
@@ -166,7 +174,7 @@ class _Finish(torch.autograd.Function):
             # Nothing would say so otherwise: what the second gradient owes to this operator would be missing from it.
             raise ModelError(f"{ctx.started.operator.name} was started, so its gradient cannot be differentiated again; call it instead")
         ctx.started.back = ctx.started.operator.adjoint.launch(grads[0])
-        return torch.zeros_like(ctx.started.token), None
+        return torch.zeros_like(ctx.like), None
 
 
 def done(y: Tensor) -> Wait:

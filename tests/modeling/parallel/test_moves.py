@@ -304,6 +304,32 @@ def test_a_started_operator_refuses_a_second_derivative(ranks: Ranks) -> None:
     ranks(2, second_derivative)
 
 
+def lets_go(count: int) -> None:
+    """Without Python's collector of circles: what a step has made is gone with it, so that the next one finds the room."""
+    import gc
+    import weakref
+
+    group = group_of(count)
+    gather = moves.all_gather(group, 0, (1,) * count)
+    gc.disable()
+    try:
+        for started in (False, True):
+            leaf = torch.ones(1, 3, requires_grad=True)
+            sent = 2 * leaf
+            way = gather.start(sent) if started else None
+            y = gather(sent) if way is None else way.finish()
+            y.sum().backward()
+            gone = [weakref.ref(sent), weakref.ref(y)]
+            del sent, y, way
+            assert [one() for one in gone] == [None, None], f"started {started}: tensors of the step are still there"
+    finally:
+        gc.enable()
+
+
+def test_a_step_leaves_nothing_behind(ranks: Ranks) -> None:
+    ranks(2, lets_go, 2)
+
+
 def test_ledgers_may_lie_in_one_another() -> None:
     from modeling.parallel.ledger import record
 
