@@ -4,9 +4,12 @@ A path is a local path or an fsspec URL (`s3://...`, `https://...`, `memory://..
 complete: it is written beside it under a temporary name, flushed to disk and renamed. Object stores already behave so.
 """
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -25,12 +28,18 @@ EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 def is_local(path: str | Path) -> bool:
     """Whether the path is on this machine's file system."""
-    scheme = urlsplit(str(path)).scheme
-    return scheme in ("", "file") or len(scheme) == 1  # one letter is a Windows drive
+    scheme, mark, _ = str(path).partition("://")
+    return not mark or scheme == "file" or "/" in scheme or len(scheme) < 2  # one letter is a Windows drive
 
 
 def filesystem(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path or URL and the path inside it; a protocol whose package is missing names its install line."""
+    """The file system of a path or URL and the path inside it; a protocol whose package is missing names its install line.
+
+    A local path is taken as it is: fsspec would see more in `a::b`.
+    """
+    if is_local(path):
+        store = fsspec.filesystem("file")
+        return store, store._strip_protocol(str(path))
     try:
         return fsspec.core.url_to_fs(str(path))
     except ImportError as error:
@@ -67,9 +76,8 @@ def expand(pattern: str) -> list[str]:
 @contextmanager
 def open_read(path: str | Path) -> Iterator[IO[bytes]]:
     """The file's bytes as a stream."""
-    if not is_local(path):
-        filesystem(path)  # names the missing package before fsspec's own traceback would
-    with fsspec.open(str(path), "rb") as stream:
+    store, inside = filesystem(path)
+    with store.open(inside, "rb") as stream:
         yield stream  # type: ignore[misc]
 
 
@@ -81,7 +89,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with fsspec.open(str(path), mode, **text) as stream:
             yield stream  # type: ignore[misc]
         return
-    target = Path(str(path))
+    target = Path(str(path).removeprefix("file://"))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -97,25 +105,103 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A local folder that appears at `path` complete, replacing what stood there, or not at all when the block raises."""
-    target = Path(path)
+    """A local folder that appears at `path` complete, replacing what stood there, or not at all when the block raises.
+
+    It is written beside its place as `.NAME.XXXXXXXX.part`, and what it replaces is `.NAME.XXXXXXXX.old` for a moment.
+    """
+    target = folder_place(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f".{target.name}.*.part"):  # left by a run that was killed here
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    temporary.mkdir()
+    mend_folder(target)
+    temporary, lock = open_part(target)
     try:
         yield temporary
-        if target.exists():
-            retired = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-            os.replace(target, retired)
-            os.replace(temporary, target)
-            shutil.rmtree(retired)
-        else:
-            os.replace(temporary, target)
+        replace_folder(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        unlock_folder(lock)
+
+
+def folder_place(path: str | Path) -> Path:
+    """Where a whole folder will stand, links followed; what cannot be replaced by another folder is refused before anything is written."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a Path has made one stroke of the two
+        raise InputError(f"{path}: an address; a folder on this machine is needed")
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{path}: a file stands there; a folder is needed")
+    if os.path.ismount(target):
+        raise InputError(f"{path}: a mount point, which no other folder can replace; give a folder inside it")
+    if target.is_dir() and target.samefile("."):
+        raise InputError(f"{path}: the working folder itself, which would be replaced; give a name inside it, or run this elsewhere")
+    return target
+
+
+def mend_folder(target: Path) -> None:
+    """Removes what killed writers of the folder left beside it, and puts back the folder that one of them had taken away."""
+    for path in sorted(target.parent.glob(f".{glob.escape(target.name)}.*")):
+        found = re.fullmatch(r"\.[0-9a-f]{8}\.(part|old)", path.name.removeprefix(f".{target.name}"))
+        if found is None or path.is_symlink() or not path.is_dir():
+            continue
+        lock = lock_folder(path)
+        if lock is None:  # its writer lives, or nobody can tell
+            continue
+        try:
+            if found[1] == "old" and not target.exists():
+                os.replace(path, target)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+
+def lock_folder(folder: Path, wait: bool = False) -> int | None:
+    """A lock on the folder that ends with this process at the latest; None where another has it, or the file system knows no locks."""
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def unlock_folder(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+def open_part(target: Path) -> tuple[Path, int | None]:
+    """A new folder to write beside the target, with its lock."""
+    while True:
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        temporary.mkdir()
+        lock = lock_folder(temporary, wait=True)
+        if temporary.exists():  # else another writer took it for a dead one's before it was locked
+            return temporary, lock
+        unlock_folder(lock)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Puts the new folder in the target's place; the old one stands aside, locked, until that is done, and comes back where it fails."""
+    if not target.exists():
+        os.replace(new, target)
+        return
+    retired = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+    lock = lock_folder(target)
+    try:
+        os.replace(target, retired)
+        os.replace(new, target)
+    except BaseException:
+        if retired.exists() and not target.exists():
+            os.replace(retired, target)
+        raise
+    finally:
+        unlock_folder(lock)
+    shutil.rmtree(retired, ignore_errors=True)  # what cannot be removed now is the next writer's to remove
 
 
 def sha256_of(path: str | Path) -> str:
@@ -135,10 +221,12 @@ def read_json(path: str | Path) -> Any:
     """One JSON value; an error of one line where the file is missing or is no JSON."""
     try:
         with open_read(path) as stream:
-            return json.load(stream)
+            content = stream.read()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # no JSON, no Unicode, a number of thousands of digits, thousands of brackets
         raise InputError(f"{path}: not valid JSON ({error})") from error
 
 
@@ -161,7 +249,7 @@ def read_json_lines(path: str | Path) -> Iterator[dict[str, Any]]:
                     continue
                 try:
                     row = json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                except (ValueError, RecursionError) as error:
                     raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
                 if not isinstance(row, dict):
                     raise InputError(f"{path}, line {number}: a JSON object is needed, got {type(row).__name__}")
