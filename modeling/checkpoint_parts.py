@@ -11,13 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import fsspec
 import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
 from modeling.errors import ModelError
-from modeling.whole_files import is_local, make_folder, sha256_of, whole_file, write_json
+from modeling.whole_files import is_local, make_folder, open_read, sha256_of, usual_mode, whole_file, write_json
 
 FILE_BYTES = 2_000_000_000
 
@@ -120,7 +119,8 @@ def write_part(folder: str, rank: int, tensors: dict[str, Tensor]) -> tuple[str,
         return name, {"bytes": len(content), "sha256": digest}
     temporary = Path(folder) / f".part-{rank:05d}-{uuid.uuid4().hex[:8]}"
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        with usual_mode(temporary):
+            save_file(tensors, temporary, metadata={"format": "pt"})
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         digest = sha256_of(temporary)
@@ -143,30 +143,44 @@ def read_slice(folder: str, name: str, entry: dict[str, Any], offsets: list[int]
             continue
         inside = tuple(slice(a - b, c - b) for a, b, c in zip(first, part["offsets"], last, strict=True))
         target = tuple(slice(a - b, c - b) for a, b, c in zip(first, offsets, last, strict=True))
-        result[target] = read_part(f"{folder}/{part['file']}", name, inside)
+        result[target] = read_part(f"{folder}/{part['file']}", name, part["sizes"], entry["dtype"], inside)
     return result
 
 
-def read_part(path: str, name: str, box: tuple[slice, ...]) -> Tensor:
-    """A box of one stored piece. Only the rows of the first dim that the box spans are read from the store."""
-    with fsspec.open(path, "rb") as stream:
-        header, base = read_header(stream, path)  # type: ignore[arg-type]
-        if name not in header:
-            raise ModelError(f"{path}: no piece of {name}")
-        shape = header[name]["shape"]
-        begin, end = header[name]["data_offsets"]
+def read_part(path: str, name: str, sizes: list[int], dtype: str, box: tuple[slice, ...]) -> Tensor:
+    """A box of one stored piece of `sizes`. Only the rows of the first dim that the box spans are read from the store."""
+    kind: torch.dtype = getattr(torch, dtype)
+    with open_read(path) as stream:
+        header, base = read_header(stream, path)
+        begin, end = piece_place(path, name, header, sizes, kind)
+        shape = sizes
         if shape and volume(shape):
             row = (end - begin) // shape[0]
             begin, end = begin + box[0].start * row, begin + box[0].stop * row
             shape = [box[0].stop - box[0].start, *shape[1:]]
             box = (slice(None), *box[1:])
-        stream.seek(base + begin)  # type: ignore[attr-defined]
-        data = bytearray(stream.read(end - begin))  # type: ignore[attr-defined]
+        stream.seek(base + begin)
+        data = bytearray(stream.read(end - begin))
     if len(data) != end - begin:
         raise ModelError(f"{path}: ends in the middle of {name}")
     if not data:
-        return torch.empty(shape, dtype=DTYPES[header[name]["dtype"]])[box]
-    return torch.frombuffer(data, dtype=DTYPES[header[name]["dtype"]]).view(shape)[box]
+        return torch.empty(shape, dtype=kind)[box]
+    return torch.frombuffer(data, dtype=kind).view(shape)[box]
+
+
+def piece_place(path: str, name: str, header: dict[str, Any], sizes: list[int], dtype: torch.dtype) -> tuple[int, int]:
+    """Where a piece's bytes begin and end in the file's data; a header that says anything else than the manifest is refused."""
+    if name not in header:
+        raise ModelError(f"{path}: no piece of {name}")
+    told = header[name] if isinstance(header[name], dict) else {}
+    if told.get("shape") != sizes or DTYPES.get(str(told.get("dtype"))) != dtype:
+        found = f"{told.get('dtype')!r:.20} of the shape {told.get('shape')!r:.60}"
+        raise ModelError(f"{path}: {name} is {found}, where the manifest says {dtype} of {sizes}".replace("torch.", ""))
+    place = told.get("data_offsets")
+    match place:
+        case [int(begin), int(end)] if begin >= 0 and end - begin == volume(sizes) * dtype.itemsize:
+            return begin, end
+    raise ModelError(f"{path}: {name} has {volume(sizes) * dtype.itemsize} bytes; its place in the file is given as {place!r:.60}")
 
 
 def read_header(stream: IO[bytes], path: str) -> tuple[dict[str, Any], int]:
@@ -175,6 +189,9 @@ def read_header(stream: IO[bytes], path: str) -> tuple[dict[str, Any], int]:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > 100_000_000:
             raise ValueError(f"a header of {length} bytes")
-        return json.loads(stream.read(length)), 8 + length
-    except (struct.error, ValueError) as error:
+        header = json.loads(stream.read(length))
+        if not isinstance(header, dict):
+            raise ValueError(f"a header that is no table but {header!r:.30}")
+        return header, 8 + length
+    except (struct.error, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error

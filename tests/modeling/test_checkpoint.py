@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import torch
 from modeling.checkpoint import Checkpoint, finish_checkpoint, latest_checkpoint, list_checkpoints, read_checkpoint, write_checkpoint
 from modeling.checkpoint_parts import PartWriter
 from modeling.errors import ModelError
-from modeling.whole_files import read_json, write_json
+from modeling.whole_files import read_json, sha256_of, write_json
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -166,6 +167,56 @@ def test_a_malformed_manifest_gets_one_line_and_is_passed_over(tmp_path: Path, f
     lines: list[str] = []
     assert latest_checkpoint(tmp_path, report=lines.append) == f"{tmp_path}/step-1"
     assert len(lines) == 1
+
+
+def relabelled(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """A checkpoint whose part has another header than it was written with; its size and SHA-256 in the manifest are the new ones."""
+    write_checkpoint(folder, {"x": torch.arange(6.0).view(2, 3)}, {"step": 1})
+    (part,) = folder.glob("part-*.safetensors")
+    content = part.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    edited = edit(header)
+    text = json.dumps(header if edited is None else edited).encode()
+    part.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][part.name] = {"bytes": part.stat().st_size, "sha256": sha256_of(part)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def edit_header(**changes: object) -> Callable[[dict[str, Any]], object]:
+    return lambda header: header["x"].update(changes)
+
+
+HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no shape": (lambda h: h["x"].pop("shape") and None, r"x is 'F32' of the shape None, where the manifest says float32 of \[2, 3\]"),
+    "another shape": (edit_header(shape=[3, 2]), r"of the shape \[3, 2\], where the manifest says float32 of \[2, 3\]"),
+    "another dtype of the same size": (edit_header(dtype="I32"), "x is 'I32' of the shape .*, where the manifest says float32"),
+    "a dtype that nobody knows": (edit_header(dtype="F4"), "x is 'F4' of the shape"),
+    "one offset": (edit_header(data_offsets=[0]), r"x has 24 bytes; its place in the file is given as \[0\]"),
+    "offsets of another size": (edit_header(data_offsets=[0, 20]), r"x has 24 bytes; its place in the file is given as \[0, 20\]"),
+    "offsets before the data": (edit_header(data_offsets=[-24, 0]), r"given as \[-24, 0\]"),
+    "offsets as text": (edit_header(data_offsets="ab"), "given as 'ab'"),
+    "an entry that is no table": (lambda h: h.update(x=3), "x is None of the shape None"),
+    "no entry": (lambda h: {"y": h["x"]}, "no piece of x"),
+    "a list": (lambda h: [1], r"not a safetensors file \(a header that is no table but \[1\]\)"),
+}
+
+
+@pytest.mark.parametrize("fault", HEADERS)
+def test_a_parts_header_must_say_what_the_manifest_says(tmp_path: Path, fault: str) -> None:
+    relabelled(tmp_path / "whole", lambda header: None)
+    assert torch.equal(read_checkpoint(tmp_path / "whole")[0]["x"], torch.arange(6.0).view(2, 3))
+    edit, words = HEADERS[fault]
+    relabelled(tmp_path / "a", edit)
+    with pytest.raises(ModelError, match=words) as caught:
+        read_checkpoint(tmp_path / "a")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_may_be_read_by_whoever_may_read_the_manifest(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "a", {"x": torch.zeros(3)}, {})
+    assert len({path.stat().st_mode for path in (tmp_path / "a").iterdir()}) == 1
 
 
 def test_a_dtype_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
