@@ -1,10 +1,26 @@
 """The sizes of a decoder, and the members of the family by name. Imports no torch."""
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from modeling.errors import ModelError
+
+# What sizes fit: torch counts bytes in 63 bits, and a decoder of more layers would be built for minutes before anything is said.
+COUNTS_BELOW = 2**31
+NUMBERS_BELOW = 2**60
+MOST_LAYERS = 10_000
+
+
+def is_count(value: Any) -> bool:
+    """A whole number of at least 1; true is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def is_positive(value: Any) -> bool:
+    """A number above 0 that a float can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,12 +193,18 @@ class DecoderConfig:
         names += [name for name in ("original_max_positions", "window_keys") if getattr(self, name) is not None]
         for name in names:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ModelError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if not is_count(value):
+                raise ModelError(f"{name} must be a whole number of at least 1, got {value!r:.60}")
+            if value >= COUNTS_BELOW:
+                raise ModelError(f"{name} must be below {COUNTS_BELOW}, got {value!r:.60}")
+        if self.num_layers > MOST_LAYERS:
+            raise ModelError(f"num_layers must be at most {MOST_LAYERS}, got {self.num_layers}")
+        rows = max(self.vocab_size, 2 * self.intermediate_size, 3 * self.hidden_size)
+        if rows * self.hidden_size >= NUMBERS_BELOW:
+            raise ModelError(f"a matrix of {rows} rows of hidden_size={self.hidden_size} is more than memory can be")
         for name in ("rope_theta", "norm_eps", "initializer_range"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise ModelError(f"{name} must be a number above 0, got {value!r}")
+            if not is_positive(getattr(self, name)):
+                raise ModelError(f"{name} must be a number above 0, got {getattr(self, name)!r:.60}")
 
     def _check_heads(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -206,17 +228,17 @@ class DecoderConfig:
             raise ModelError("original_max_positions must be at least 2 where longrope's attention_factor is made of its logarithm, got 1")
         for name in ("attention_factor", "long_attention_factor"):
             value = getattr(self.rope_scaling, name)
-            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf):
-                raise ModelError(f"rope_scaling {name} must be a number above 0, got {value!r}")
+            if value is not None and not is_positive(value):
+                raise ModelError(f"rope_scaling {name} must be a number above 0, got {value!r:.60}")
         for name in ("short_factors", "long_factors"):
             factors = getattr(self.rope_scaling, name)
             if len(factors) != self.rotary_dim // 2:
                 raise ModelError(
                     f"rope_scaling has {len(factors)} {name} where {self.rotary_dim} rotated features need {self.rotary_dim // 2}"
                 )
-            bad = [factor for factor in factors if not isinstance(factor, int | float) or not 0 < factor < math.inf]
+            bad = [factor for factor in factors if not is_positive(factor)]
             if bad:
-                raise ModelError(f"rope_scaling {name} must be numbers above 0, got {bad[0]!r}")
+                raise ModelError(f"rope_scaling {name} must be numbers above 0, got {bad[0]!r:.60}")
 
     def _check_ids(self) -> None:
         named = [
@@ -236,9 +258,8 @@ class DecoderConfig:
             if getattr(self, name) not in allowed:
                 raise ModelError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("geglu_limit", "embedding_multiplier", "logits_divisor"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-                raise ModelError(f"{name} must be a number above 0, got {value!r}")
+            if not is_positive(getattr(self, name)):
+                raise ModelError(f"{name} must be a number above 0, got {getattr(self, name)!r:.60}")
         for name in ("embedding_dropout", "feed_forward_dropout"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
@@ -249,5 +270,5 @@ class DecoderConfig:
             raise ModelError(f"blocksparse attention has no window, got window_keys={self.window_keys}")
         for name in ("block", "local_blocks", "vertical_stride", "dense_every"):
             value = getattr(self.blocksparse, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ModelError(f"blocksparse {name} must be a whole number of at least 1, got {value!r}")
+            if not is_count(value) or value >= COUNTS_BELOW:
+                raise ModelError(f"blocksparse {name} must be a whole number of at least 1 and below {COUNTS_BELOW}, got {value!r:.60}")

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from modeling.config import DecoderConfig, LongRope
+from modeling.config import BlockSparse, DecoderConfig, LongRope
 from modeling.counts import count_parameters, kv_cache_bytes_per_token
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
@@ -63,6 +63,24 @@ def test_mini_leaves_384_kib_per_token_in_its_cache() -> None:
         ({"original_max_positions": 65}, "original_max_positions=65 is above max_positions=64"),
         ({"pad_id": 128}, "pad_id must be a token id from 0 to vocab_size-1=127, got 128"),
         ({"eos_ids": (2, -1)}, "eos_ids must be a token id from 0 to vocab_size-1=127, got -1"),
+        ({"vocab_size": 10**19}, "vocab_size must be below 2147483648, got 10000000000000000000"),
+        ({"vocab_size": 2**30, "hidden_size": 2**30}, "a matrix of 3221225472 rows of hidden_size=1073741824 is more than memory can be"),
+        ({"num_layers": 20_000}, "num_layers must be at most 10000, got 20000"),
+        ({"rope_theta": 10**400}, "rope_theta must be a number above 0, got 1000"),
+        ({"norm_eps": float("nan")}, "norm_eps must be a number above 0, got nan"),
+        ({"logits_divisor": 10**400}, "logits_divisor must be a number above 0, got 1000"),
+        (
+            {"blocksparse": BlockSparse(block=2**40), "window_keys": None},
+            "blocksparse block must be a whole number of at least 1 and below",
+        ),
+        (
+            {"rope_scaling": LongRope(short_factors=(1.0,) * 4, long_factors=(10**400,) * 4)},
+            "long_factors must be numbers above 0, got 1000",
+        ),
+        (
+            {"rope_scaling": LongRope(short_factors=(1.0,) * 4, long_factors=(1.0,) * 4, attention_factor=10**400)},
+            "attention_factor must be a number above 0, got 1000",
+        ),
         ({"rope_scaling": LongRope(short_factors=(1.0,), long_factors=(1.0,))}, "has 1 short_factors where 8 rotated features need 4"),
     ],
 )
