@@ -28,3 +28,5 @@ def convert(
         print(json.dumps({"written": str(target), "kind": kind, "parameters": parameters}))
     else:
         print(f"{target}: {kind}, {config.num_layers} layers, {parameters:,} parameters, from {source}")
+        if kind != "checkpoint" and not (target / "tokenizer.json").is_file():
+            print(f"{target}: without a tokenizer.json, which {source} and the run it lies in do not have; `phial chat` needs one")

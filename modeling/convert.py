@@ -8,20 +8,18 @@ from modeling.checkpoint import MANIFEST, Checkpoint, check_metadata, finish_che
 from modeling.checkpoint_parts import PartWriter
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
+from modeling.files_beside import BESIDE, copy_other_files, tokenizer_above
 from modeling.hf_weights import (
-    DTYPES,
     check_dtypes,
-    copy_other_files,
+    dtype_named,
     read_hf_config,
+    rounded,
     stored_dtypes,
     stream_hf_tensors,
     write_hf_folder,
 )
 from modeling.model_checkpoint import PREFIX, checkpoint_config, checkpoint_dtypes, decoder_metadata, stream_checkpoint_tensors
-from modeling.whole_files import whole_folder
-
-# Tokenizer and licence files go along; a checkpoint keeps them in a folder of their own.
-BESIDE = "beside"
+from modeling.whole_files import folder_place, mend_folder, whole_folder
 
 
 def convert_model(
@@ -32,20 +30,17 @@ def convert_model(
     Both folders are local. `target` must not exist, or be empty; it appears whole or not at all. About one file is held in memory. The
     weights are rounded to `dtype`, by its name (None: they stay as they are and must all be of one).
     """
-    if dtype is not None and dtype not in DTYPES:
-        raise ModelError(f"no dtype {dtype!r} for weights; there is {', '.join(DTYPES)}")
-    rounded = None if dtype is None else DTYPES[dtype]
+    kept = dtype_named(dtype)
     source, target = Path(source), Path(target)
     kind = kind_of(source)
     if source.resolve() in target.resolve().parents:
         raise ModelError(f"{target}: lies inside {source}, which would be copied into itself; give a folder outside it")
-    if target.exists() and not target.is_dir():
-        raise ModelError(f"{target}: a file stands there; an empty or new folder is needed")
+    mend_folder(folder_place(target))  # first: what a killed writer had taken away is not to be taken for a free name
     if target.is_dir() and any(target.iterdir()):
         raise ModelError(f"{target}: the folder is not empty; an empty or new one is needed")
     if kind == "checkpoint":
-        return "Hugging Face folder", to_hf(source, target, shard_bytes, rounded)
-    return "checkpoint", to_checkpoint(source, target, shard_bytes, rounded)
+        return "Hugging Face folder", to_hf(source, target, shard_bytes, kept)
+    return "checkpoint", to_checkpoint(source, target, shard_bytes, kept)
 
 
 def kind_of(source: Path) -> str:
@@ -68,7 +63,7 @@ def to_checkpoint(source: Path, target: Path, file_bytes: int | None = None, dty
     with whole_folder(target) as temporary:
         with PartWriter(temporary, **({} if file_bytes is None else {"file_bytes": file_bytes})) as writer:
             for name, tensor in stream_hf_tensors(source, config):
-                writer.add(PREFIX + name, tensor.to(dtype or tensor.dtype))
+                writer.add(PREFIX + name, rounded(source, name, tensor, dtype))
         (temporary / BESIDE).mkdir()
         copy_other_files(source, temporary / BESIDE)
         finish_checkpoint(temporary, 1, metadata)
@@ -76,12 +71,20 @@ def to_checkpoint(source: Path, target: Path, file_bytes: int | None = None, dty
 
 
 def to_hf(source: Path, target: Path, shard_bytes: int | None = None, dtype: torch.dtype | None = None) -> DecoderConfig:
-    """A checkpoint's decoder as a Hugging Face folder; what else the checkpoint holds stays behind."""
+    """A checkpoint's decoder as a Hugging Face folder, with its tokenizer; what else the checkpoint holds stays behind."""
     checkpoint = Checkpoint(source)
     config = checkpoint_config(checkpoint)
     check_dtypes(source, checkpoint_dtypes(checkpoint), dtype)
     checkpoint.verify()
     options = {} if shard_bytes is None else {"shard_bytes": shard_bytes}
-    tensors = ((name, tensor.to(dtype or tensor.dtype)) for name, tensor in stream_checkpoint_tensors(checkpoint, config))
-    write_hf_folder(target, config, tensors, tokenizer=source / BESIDE, **options)
+    tensors = ((name, rounded(source, name, tensor, dtype)) for name, tensor in stream_checkpoint_tensors(checkpoint, config))
+    write_hf_folder(target, config, tensors, tokenizer=tokenizer_folder(source), **options)
     return config
+
+
+def tokenizer_folder(source: Path) -> Path | None:
+    """What goes along with a checkpoint's decoder: what came with its weights, or the tokenizer of the run that trained it."""
+    if (source / BESIDE).is_dir():
+        return source / BESIDE
+    found = tokenizer_above(source)
+    return None if found == source else found  # a checkpoint's own folder has its parts in it

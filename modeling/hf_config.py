@@ -5,7 +5,7 @@ from typing import Any
 from modeling.config import DecoderConfig, LongRope
 from modeling.errors import ModelError
 from modeling.hf_config_small import small_from_hf, small_to_hf
-from modeling.hf_layout import check_layout, eos_setting
+from modeling.hf_layout import check_layout, eos_ids_from_hf, eos_setting
 
 # Settings of the reference that this decoder does not have, with the only value it computes.
 FIXED: dict[str, Any] = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
@@ -41,20 +41,19 @@ def config_from_hf(raw: Any, where: str) -> DecoderConfig:
     if missing:
         raise ModelError(f"{where}: no setting {missing[0]!r}")
     try:
-        config = DecoderConfig(**{ours: raw[theirs] for ours, theirs in NAMES.items()}, **_optional(raw, where))
+        config = DecoderConfig(**{ours: raw[theirs] for ours, theirs in NAMES.items()}, **_optional(raw))
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{where}: a setting has the wrong type ({error})") from error
     if raw.get("head_dim", None) not in (None, config.head_dim):
         raise ModelError(f"{where}: head_dim must be hidden_size / num_attention_heads = {config.head_dim}, got {raw['head_dim']!r}")
     return config
 
 
-def _optional(raw: dict[str, Any], where: str) -> dict[str, Any]:
+def _optional(raw: dict[str, Any]) -> dict[str, Any]:
     """The settings with defaults, under our names."""
-    rope = _rope_settings(raw, where)
-    eos = raw.get("eos_token_id")
+    rope = _rope_settings(raw)
     kv_heads = raw.get("num_key_value_heads")
     return {
         "num_kv_heads": raw["num_attention_heads"] if kv_heads is None else kv_heads,
@@ -62,19 +61,19 @@ def _optional(raw: dict[str, Any], where: str) -> dict[str, Any]:
         if rope.get("rope_type") == "longrope"
         else None,
         "rope_theta": rope.get("rope_theta", 10_000.0),
-        "rope_scaling": _long_rope(rope, raw, where),
+        "rope_scaling": _long_rope(rope, raw),
         "rotary_fraction": rope.get("partial_rotary_factor", 1.0),
         "window_keys": raw.get("sliding_window"),
         "norm_eps": raw.get("rms_norm_eps", 1e-5),
         "tied": bool(raw.get("tie_word_embeddings", False)),
         "initializer_range": raw.get("initializer_range", 0.02),
         "bos_id": raw.get("bos_token_id"),
-        "eos_ids": () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+        "eos_ids": eos_ids_from_hf(raw.get("eos_token_id")),
         "pad_id": raw.get("pad_token_id"),
     }
 
 
-def _rope_settings(raw: dict[str, Any], where: str) -> dict[str, Any]:
+def _rope_settings(raw: dict[str, Any]) -> dict[str, Any]:
     """Both spellings as one table: 5.x's `rope_parameters`, else `rope_scaling` with `rope_theta` beside it."""
     rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
     rope["rope_type"] = rope.get("rope_type", rope.get("type", "default"))
@@ -84,24 +83,24 @@ def _rope_settings(raw: dict[str, Any], where: str) -> dict[str, Any]:
         if name not in rope and name in raw:
             rope[name] = raw[name]
     if rope["rope_type"] not in ("default", "longrope"):
-        raise ModelError(f"{where}: the rope type must be 'default' or 'longrope', got {rope['rope_type']!r}")
+        raise ModelError(f"the rope type must be 'default' or 'longrope', got {rope['rope_type']!r}")
     return rope
 
 
-def _long_rope(rope: dict[str, Any], raw: dict[str, Any], where: str) -> LongRope | None:
+def _long_rope(rope: dict[str, Any], raw: dict[str, Any]) -> LongRope | None:
     if rope["rope_type"] == "default":
         return None
     for name in ("short_factor", "long_factor"):
         if not isinstance(rope.get(name), list):
-            raise ModelError(f"{where}: longrope needs {name}, a list of numbers; got {rope.get(name)!r}")
+            raise ModelError(f"longrope needs {name}, a list of numbers; got {rope.get(name)!r}")
     for name in ("short_mscale", "long_mscale"):
         if rope.get(name) is not None:
-            raise ModelError(f"{where}: {name} belongs to model_type 'phi3small'; 'phi3' has attention_factor, got {name} = {rope[name]!r}")
+            raise ModelError(f"{name} belongs to model_type 'phi3small'; 'phi3' has attention_factor, got {name} = {rope[name]!r}")
     factor = rope.get("factor")
     original = rope.get("original_max_position_embeddings", raw.get("original_max_position_embeddings"))
     attention = rope.get("attention_factor")
     if attention is None and factor is not None and original and abs(factor - raw["max_position_embeddings"] / original) > 1e-9:
-        raise ModelError(f"{where}: factor must be max_position_embeddings / original_max_position_embeddings, got {factor!r}")
+        raise ModelError(f"factor must be max_position_embeddings / original_max_position_embeddings, got {factor!r:.60}")
     return LongRope(short_factors=tuple(rope["short_factor"]), long_factors=tuple(rope["long_factor"]), attention_factor=attention)
 
 

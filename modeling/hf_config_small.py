@@ -7,7 +7,7 @@ from typing import Any
 
 from modeling.config import BlockSparse, DecoderConfig, LongRope
 from modeling.errors import ModelError
-from modeling.hf_layout import eos_setting
+from modeling.hf_layout import eos_ids_from_hf, eos_setting
 from modeling.presets import PHI3_SMALL_8K
 
 # Settings that this decoder does not have, with the only value it computes; a missing one has that value in the release too.
@@ -74,41 +74,35 @@ def small_from_hf(raw: dict[str, Any], where: str) -> DecoderConfig:
             **{ours: raw[theirs] for ours, theirs in NAMES.items()},
             **{ours: raw.get(theirs, default) for ours, (theirs, default) in OPTIONAL.items()},
             **{ours: raw.get(theirs, default) or 1.0 for ours, (theirs, default) in MULTIPLIERS.items()},
-            eos_ids=_ids(raw.get("eos_token_id", 100_257)),
-            dummy_ids=_dummies(raw, where),
-            blocksparse=_blocksparse(raw, where),
+            eos_ids=eos_ids_from_hf(raw.get("eos_token_id", 100_257)),
+            dummy_ids=_dummies(raw),
+            blocksparse=_blocksparse(raw),
             **rope,
         )
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{where}: a setting has the wrong type ({error})") from error
 
 
-def _ids(value: Any) -> tuple[Any, ...]:
-    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
-
-
-def _dummies(raw: dict[str, Any], where: str) -> tuple[Any, ...]:
+def _dummies(raw: dict[str, Any]) -> tuple[Any, ...]:
     """Entries that name no token. The released code asks its tokenizer for them; a folder of ours has them in config.json."""
     given = raw.get("dummy_token_indices")
     if given is None:
         return PHI3_SMALL_8K.dummy_ids if raw["vocab_size"] == PHI3_SMALL_8K.vocab_size else ()
     if not isinstance(given, list):
-        raise ModelError(f"{where}: dummy_token_indices must be a list of token ids, got {given!r}")
+        raise ModelError(f"dummy_token_indices must be a list of token ids, got {given!r}")
     return tuple(given)
 
 
-def _blocksparse(raw: dict[str, Any], where: str) -> BlockSparse | None:
+def _blocksparse(raw: dict[str, Any]) -> BlockSparse | None:
     """None where every layer is dense."""
     values = {ours: raw.get(theirs, default) for ours, (theirs, default) in BLOCKS.items()}
     kernel = raw.get("blocksparse_triton_kernel_block_size", values["block"])
     if kernel != values["block"]:
-        raise ModelError(
-            f"{where}: blocksparse_triton_kernel_block_size must be blocksparse_block_size={values['block']!r}, got {kernel!r}"
-        )
+        raise ModelError(f"blocksparse_triton_kernel_block_size must be blocksparse_block_size={values['block']!r}, got {kernel!r}")
     if values["dense_every"] is None:
-        raise ModelError(f"{where}: dense_attention_every_n_layers must be a whole number of at least 1, got None")
+        raise ModelError("dense_attention_every_n_layers must be a whole number of at least 1, got None")
     return None if values["dense_every"] == 1 else BlockSparse(**values)
 
 

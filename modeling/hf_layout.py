@@ -78,6 +78,11 @@ def eos_setting(config: DecoderConfig) -> int | list[int] | None:
     return config.eos_ids[0] if len(config.eos_ids) == 1 else list(config.eos_ids)
 
 
+def eos_ids_from_hf(value: Any) -> tuple[Any, ...]:
+    """The same read back; that they are ids is for the configuration to say."""
+    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
+
+
 def hf_name(name: str, layout: Layout) -> str:
     """Their name of one of our parameters: `layers.3.attention.qkv.weight` -> `model.layers.3.self_attn.qkv_proj.weight` in phi3."""
     module, _, kind = name.rpartition(".")

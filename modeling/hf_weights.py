@@ -1,6 +1,6 @@
 """Decoders in Hugging Face's layouts of Phi3 and phi-3-small: configuration and safetensors, in one file or in shards with an index."""
 
-import shutil
+import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +15,10 @@ from modeling.checkpoint_parts import DTYPES as STORED_DTYPES
 from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
+from modeling.files_beside import copy_other_files, keep_files
 from modeling.hf_config import config_from_hf, config_to_hf, generation_to_hf
-from modeling.hf_layout import Layout, check_layout, hf_name, layout_of
-from modeling.whole_files import read_json, whole_folder, write_json
+from modeling.hf_layout import Layout, check_layout, eos_ids_from_hf, hf_name, layout_of
+from modeling.whole_files import read_json, usual_mode, whole_folder, write_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -43,7 +44,11 @@ def read_hf_config(folder: str | Path) -> DecoderConfig:
     if isinstance(raw, dict) and generation.exists():
         also = read_json(generation)
         if isinstance(also, dict) and also.get("eos_token_id") is not None:
-            raw = {**raw, "eos_token_id": also["eos_token_id"]}
+            config = config_from_hf({**raw, "eos_token_id": None}, str(root / "config.json"))
+            try:
+                return dataclasses.replace(config, eos_ids=eos_ids_from_hf(also["eos_token_id"]))
+            except ModelError as error:
+                raise ModelError(f"{generation}: {error}") from error
     return config_from_hf(raw, str(root / "config.json"))
 
 
@@ -78,6 +83,8 @@ def stream_hf_tensors(folder: str | Path, config: DecoderConfig) -> Iterator[tup
                     if theirs == "lm_head.weight" and config.tied:  # a copy of the embedding that some writers keep
                         continue
                     raise ModelError(f"{path}: {theirs} is no tensor of a {config.num_layers}-layer {layout} decoder")
+                if theirs in seen:
+                    raise ModelError(f"{path}: {theirs} is in another file of the folder too; one of them must hold it")
                 name, shape = shapes[theirs]
                 found = tuple(weights.get_slice(theirs).get_shape())
                 if found != shape:
@@ -93,6 +100,13 @@ def stream_hf_tensors(folder: str | Path, config: DecoderConfig) -> Iterator[tup
 @contextmanager
 def open_weights(path: Path) -> Iterator[Any]:
     """One safetensors file, open; an error of one line where it is none."""
+    try:
+        if not path.is_file():
+            raise ModelError(f"{path}: a file of weights is needed, this is something else")
+        with open(path, "rb"):  # safetensors says of what it may not read that it is not there
+            pass
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         with safe_open(path, framework="pt") as weights:
             yield weights
@@ -128,11 +142,39 @@ def check_dtypes(where: str | Path, found: Iterable[str], dtype: torch.dtype | N
         )
 
 
-def load_decoder(folder: str | Path, dtype: torch.dtype | None = None, attention: str = "sdpa") -> Decoder:
+def dtype_named(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The dtype of that name; None and a dtype stay as they are."""
+    if isinstance(dtype, torch.dtype) or dtype is None:
+        return dtype
+    if dtype not in DTYPES:
+        raise ModelError(f"no dtype {dtype!r} for weights; there is {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def rounded(where: str | Path, name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor in `dtype` (None: as it is); where that rounds, it must be numbers before and after: 70,000 is infinite in float16."""
+    if dtype is None or dtype == tensor.dtype:
+        return tensor
+    result = tensor.to(dtype)
+    if not is_finite(result):
+        what = f"holds numbers that are infinite in {dtype_name(dtype)}" if is_finite(tensor) else "holds numbers that are infinite or none"
+        raise ModelError(f"{where}: {name} {what}, and is not rounded; bfloat16 and float32 reach to 3e38")
+    return result
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Neither infinities nor NaN, told without a second tensor."""
+    return tensor.numel() == 0 or all(bool(one.isfinite()) for one in tensor.aminmax())
+
+
+def load_decoder(folder: str | Path, dtype: torch.dtype | str | None = None, attention: str = "sdpa") -> Decoder:
     """The decoder of a Hugging Face folder (phi3 or phi3small), on the CPU, in `dtype` (None: as it was saved), in eval mode."""
+    dtype = dtype_named(dtype)
     config = read_hf_config(folder)
     check_dtypes(folder, stored_dtypes(folder, config), dtype)
-    tensors = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in stream_hf_tensors(folder, config)}
+    # A copy of its own where nothing is rounded: what was read lies in the file still.
+    given = stream_hf_tensors(folder, config)
+    tensors = {name: rounded(folder, name, one, dtype) if dtype not in (None, one.dtype) else one.clone() for name, one in given}
     return build_decoder(config, tensors, attention, str(folder))
 
 
@@ -146,9 +188,10 @@ def build_decoder(config: DecoderConfig, tensors: dict[str, Tensor], attention: 
 
 
 def save_decoder(decoder: Decoder, folder: str | Path, shard_bytes: int = SHARD_BYTES, tokenizer: str | Path | None = None) -> None:
-    """Writes the decoder as a Hugging Face folder that appears whole, with the files of the folder `tokenizer` beside it.
+    """Writes the decoder as a Hugging Face folder that appears whole, with the files of the folder `tokenizer` beside it (None: no others).
 
-    Weights above `shard_bytes` are split into shards with an index. Other files that stand in `folder` already (a tokenizer) are kept.
+    Weights above `shard_bytes` are split into shards with an index. Other files that stand in `folder` already (a tokenizer, an
+    adapter) are kept.
     """
     tensors = ((name, parameter.detach()) for name, parameter in decoder.named_parameters())
     write_hf_folder(folder, decoder.config, tensors, shard_bytes, tokenizer)
@@ -163,10 +206,12 @@ def write_hf_folder(
 ) -> None:
     """`save_decoder` for parameters that arrive one at a time under our names; about one shard is held in memory."""
     layout = check_layout(config)
+    if tokenizer is not None and not Path(tokenizer).is_dir():
+        raise ModelError(f"{tokenizer}: no such folder; the files of a tokenizer are to be copied from it")
     with whole_folder(folder) as temporary:
         if Path(folder).is_dir():
             keep_files(Path(folder), temporary)
-        if tokenizer is not None and Path(tokenizer).is_dir():
+        if tokenizer is not None:
             copy_other_files(Path(tokenizer), temporary)
         dtype = write_shards(temporary, tensors, shard_bytes, layout)
         write_json(temporary / "config.json", config_to_hf(config, dtype))
@@ -181,7 +226,8 @@ def write_shards(folder: Path, tensors: Iterable[tuple[str, Tensor]], shard_byte
 
     def flush() -> None:
         path = folder / f"{len(shards):05d}.safetensors"
-        save_file(held, path, metadata={"format": "pt"})
+        with usual_mode(path):
+            save_file(held, path, metadata={"format": "pt"})
         shards.append((list(held), sum(tensor.nbytes for tensor in held.values())))
         held.clear()
 
@@ -208,29 +254,3 @@ def write_index(folder: Path, shards: list[tuple[list[str], int]]) -> None:
         (folder / f"{number:05d}.safetensors").rename(folder / final)
         places.update(dict.fromkeys(names, final))
     write_json(folder / INDEX, {"metadata": {"total_size": sum(size for _, size in shards)}, "weight_map": places})
-
-
-# Files that hold the same weights for other programs, and an optimizer's: gigabytes that a copy of the tokenizer does not need.
-OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "*.ggml", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.index.json")
-
-
-def is_written(path: Path) -> bool:
-    """Whether a saved decoder brings that file itself, or must not stand beside it."""
-    return path.name in ("config.json", "generation_config.json", INDEX) or path.suffix == ".safetensors"
-
-
-def keep_files(source: Path, target: Path) -> None:
-    """Copies what stands in a folder that is about to be replaced and what the decoder's own files do not replace."""
-    for path in source.iterdir():
-        if is_written(path):
-            continue
-        if path.is_dir():
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
-        else:
-            shutil.copy2(path, target / path.name)
-
-
-def copy_other_files(source: Path, target: Path) -> None:
-    """Copies what in a model folder is neither configuration, nor weights of any format, nor hidden: the tokenizer's files above all."""
-    own = ("config.json", "generation_config.json", "*.safetensors")
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*own, *OTHER_WEIGHTS, ".*"))

@@ -14,7 +14,7 @@ from modeling.checkpoint import Checkpoint
 from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.errors import ModelError
-from modeling.hf_weights import build_decoder, check_dtypes, parameter_shapes
+from modeling.hf_weights import build_decoder, check_dtypes, dtype_named, parameter_shapes, rounded
 
 PREFIX = "weight/"
 METADATA = "model"
@@ -53,12 +53,15 @@ def stream_checkpoint_tensors(checkpoint: Checkpoint, config: DecoderConfig) -> 
         yield name, checkpoint.read(PREFIX + name)
 
 
-def load_decoder_checkpoint(folder: str | Path, dtype: torch.dtype | None = None, attention: str = "sdpa", verify: bool = True) -> Decoder:
+def load_decoder_checkpoint(
+    folder: str | Path, dtype: torch.dtype | str | None = None, attention: str = "sdpa", verify: bool = True
+) -> Decoder:
     """The decoder of a checkpoint, on the CPU, in `dtype` (None: as it was saved)."""
+    dtype = dtype_named(dtype)
     checkpoint = Checkpoint(folder)
     config = checkpoint_config(checkpoint)
     check_dtypes(folder, checkpoint_dtypes(checkpoint), dtype)
     if verify:
         checkpoint.verify()
-    tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in stream_checkpoint_tensors(checkpoint, config)}
+    tensors = {name: rounded(folder, name, tensor, dtype) for name, tensor in stream_checkpoint_tensors(checkpoint, config)}
     return build_decoder(config, tensors, attention, str(folder))

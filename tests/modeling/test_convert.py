@@ -14,8 +14,11 @@ from torch import Tensor
 from transformers import Phi3ForCausalLM
 
 from modeling import convert, load_decoder, save_decoder
+from modeling.checkpoint import write_checkpoint
 from modeling.config import DecoderConfig, LongRope
 from modeling.convert import convert_model
+from modeling.errors import ModelError
+from modeling.model_checkpoint import PREFIX, decoder_metadata
 from modeling.presets import PRESETS, TINY, TINY_SMALL
 
 SHARD = 40_000
@@ -121,3 +124,28 @@ def test_every_member_loads_in_transformers(name: str, tmp_path: Path) -> None:
     ids_BT = random_ids(2, 40)  # past the window, and past the original length
     with torch.no_grad():
         assert torch.equal(ours(ids_BT), theirs.eval()(ids_BT).logits)
+
+
+def test_a_training_checkpoint_brings_the_tokenizer_of_its_run(tmp_path: Path) -> None:
+    decoder = random_decoder(TINY)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-2"
+    weights = {PREFIX + name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    write_checkpoint(checkpoint, weights, decoder_metadata(TINY))
+    convert_model(checkpoint, tmp_path / "none")
+    assert not (tmp_path / "none" / "tokenizer.json").exists()
+    (tmp_path / "run" / "tokenizer").mkdir()
+    (tmp_path / "run" / "tokenizer" / "tokenizer.json").write_text("{}")
+    convert_model(checkpoint, tmp_path / "model")
+    assert (tmp_path / "model" / "tokenizer.json").read_text() == "{}"
+    (checkpoint / "tokenizer.json").write_text('{"own": 1}')  # the checkpoint's parts must not go along
+    convert_model(checkpoint, tmp_path / "own")
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]
+
+
+def test_what_a_killed_writer_had_taken_away_is_no_free_name(tmp_path: Path) -> None:
+    save_decoder(random_decoder(TINY), tmp_path / "model")
+    save_decoder(random_decoder(TINY), tmp_path / "kept")
+    (tmp_path / "kept").rename(tmp_path / ".kept.0123abcd.old")
+    with pytest.raises(ModelError, match="kept: the folder is not empty"):
+        convert_model(tmp_path / "model", tmp_path / "kept")
+    assert (tmp_path / "kept" / "model.safetensors").exists()

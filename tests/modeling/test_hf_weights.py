@@ -1,7 +1,9 @@
 """Model folders: round trips through us and through transformers, shards, conversion, and one line for every folder that cannot be used."""
 
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -128,6 +130,19 @@ def test_a_tokenizer_beside_the_weights_is_kept(folder: Path, tmp_path: Path) ->
     save_decoder(random_decoder(MEMBERS["tied"]), tmp_path / "other", tokenizer=folder)
     assert (tmp_path / "other" / "tokenizer.json").exists()
     assert load_decoder(tmp_path / "other").config == MEMBERS["tied"]
+    for wrong in (tmp_path / "nowhere", folder / "tokenizer.json"):
+        with pytest.raises(ModelError, match="no such folder; the files of a tokenizer are to be copied from it"):
+            save_decoder(random_decoder(MEMBERS["tied"]), tmp_path / "third", tokenizer=wrong)
+    assert not (tmp_path / "third").exists()
+
+
+def test_an_adapter_beside_the_weights_is_kept(folder: Path) -> None:
+    """Only files with the names of weights make room for the new ones."""
+    decoder = load_decoder(folder)
+    save_decoder(decoder, folder, shard_bytes=20_000)
+    (folder / "adapter_model.safetensors").write_text("mine")
+    save_decoder(decoder, folder)
+    assert files_in(folder) == {"adapter_model.safetensors", "config.json", "generation_config.json", SINGLE}
 
 
 def test_a_failed_save_leaves_what_stood_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +206,35 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a wrong shape": (edit_weights(lambda t: t.update({QKV: torch.zeros(4, 4)})), rf"{QKV} must have the shape \(64, 32\).*got \(4, 4\)"),
     "mixed dtypes": (edit_weights(lambda t: t.update({QKV: t[QKV].double()})), "got float32, float64; give a dtype"),
     "integer weights": (edit_weights(lambda t: t.update({QKV: t[QKV].to(torch.int8)})), "must be of .*float64, got float32, int8$"),
+    "weights are a folder": (
+        lambda f: ((f / SINGLE).unlink(), (f / SINGLE).mkdir()),
+        "a file of weights is needed, this is something else",
+    ),
+    "weights are a pipe": (lambda f: ((f / SINGLE).unlink(), os.mkfifo(f / SINGLE)), "a file of weights is needed, this is something else"),
+    "a tensor in two shards": (
+        lambda f: (
+            save_file({QKV: torch.zeros(64, 32)}, f / "b.safetensors"),
+            (f / SINGLE).rename(f / "a.safetensors"),
+            (f / INDEX).write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})),
+        ),
+        rf"b\.safetensors: {QKV} is in another file of the folder too",
+    ),
+    "end of text in the other file": (
+        lambda f: (f / "generation_config.json").write_text('{"eos_token_id": [2, 128]}'),
+        r"model/generation_config\.json: eos_ids must be a token id from 0 to vocab_size-1=127, got 128",
+    ),
+    "a size past every memory": (edit_config(vocab_size=10**19), "vocab_size must be below 2147483648, got 1000"),
+    "a rope number past every float": (
+        edit_config(rope_parameters={"rope_theta": 10**400}),
+        "rope_theta must be a number above 0, got 1000",
+    ),
+    "a factor past every float": (
+        edit_config(
+            original_max_position_embeddings=32,
+            rope_parameters={"rope_type": "longrope", "factor": 10**400, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+        ),
+        r"config\.json: a setting has the wrong type \(.*too large",
+    ),
     "tied as text": (edit_config(tie_word_embeddings="false"), "tie_word_embeddings must be true or false, got 'false'"),
     "longrope from 1 on": (
         edit_config(
@@ -210,6 +254,53 @@ def test_a_folder_that_cannot_be_used_gets_one_line(folder: Path, fault: str) ->
         load_decoder(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+    assert str(caught.value).count(".json: ") <= 1  # the file at fault, once
+
+
+def test_weights_that_may_not_be_read_get_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors says that there is no such file."""
+
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / SINGLE))
+
+    monkeypatch.setattr("modeling.hf_weights.open", closed, raising=False)
+    with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read: Permission denied"):
+        load_decoder(folder)
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_configuration(folder: Path, tmp_path: Path) -> None:
+    save_decoder(load_decoder(folder), tmp_path / "shards", shard_bytes=20_000)
+    for root in (folder, tmp_path / "shards"):
+        assert len({path.stat().st_mode for path in root.iterdir()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "words"),
+    [
+        (70_000.0, "float16", r"layers\.1\.attention\.qkv\.weight holds numbers that are infinite in float16, and is not rounded"),
+        (float("nan"), "bfloat16", r"layers\.1\.attention\.qkv\.weight holds numbers that are infinite or none, and is not rounded"),
+        (-float("inf"), "float16", r"layers\.1\.attention\.qkv\.weight holds numbers that are infinite or none, and is not rounded"),
+    ],
+)
+def test_rounding_makes_no_infinities(folder: Path, tmp_path: Path, value: float, dtype: str, words: str) -> None:
+    """Every way that rounds: both conversions, both loaders. Without a dtype the weights stay what they are."""
+    convert_model(folder, tmp_path / "whole", dtype=dtype)
+    edit_weights(lambda t: t[QKV].__setitem__((3, 4), value))(folder)
+    convert_model(folder, tmp_path / "checkpoint")
+    for source in (folder, tmp_path / "checkpoint"):
+        with pytest.raises(ModelError, match=words):
+            convert_model(source, tmp_path / "rounded", dtype=dtype)
+        assert not (tmp_path / "rounded").exists()
+    for load, source in ((load_decoder, folder), (load_decoder_checkpoint, tmp_path / "checkpoint")):
+        with pytest.raises(ModelError, match=words):
+            load(source, dtype=dtype)
+        assert torch.equal(load(source).layers[1].attention.qkv.weight[3, 4].isfinite(), torch.tensor(abs(value) < 1e30))
+
+
+def test_dtypes_by_name(folder: Path) -> None:
+    assert next(load_decoder(folder, dtype="bfloat16").parameters()).dtype == torch.bfloat16
+    with pytest.raises(ModelError, match="no dtype 'float8' for weights; there is float32, bfloat16, float16"):
+        load_decoder(folder, dtype="float8")
 
 
 def test_the_single_file_is_read_where_an_index_was_left_behind(tmp_path: Path) -> None:
@@ -332,6 +423,9 @@ def test_the_verb(folder: Path, tmp_path: Path) -> None:
     done = phial(folder, tmp_path / "checkpoint", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["kind"] == "checkpoint"
+    with_none = phial(tmp_path / "checkpoint", tmp_path / "back")
+    assert with_none.returncode == 0, with_none.stderr
+    assert f"{tmp_path}/back: without a tokenizer.json" in with_none.stdout
     refused = phial(folder, tmp_path / "checkpoint")
     assert refused.returncode == 2
     assert refused.stderr.strip() == f"phial: {tmp_path}/checkpoint: the folder is not empty; an empty or new one is needed"
