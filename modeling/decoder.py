@@ -49,6 +49,8 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         check_place(config, parallel, check_backend(attention))
+        if rope_factors not in ("auto", "short", "long"):
+            raise ModelError(f"rope_factors must be 'auto', 'short' or 'long', got {rope_factors!r:.60}")
         self.config = config
         self.parallel = parallel
         self.backend = check_backend(attention)

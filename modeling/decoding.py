@@ -2,8 +2,9 @@
 
 # B batch, T tokens, D width, V vocabulary.
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -103,12 +104,12 @@ def likeliest(logits_BV: Tensor) -> Tensor:
 
 def generate(
     decoder: Decoder,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int] | Tensor],
     max_new_tokens: int,
     stop_ids: Collection[int] | None = None,
     choose: Callable[[Tensor], Tensor] = likeliest,
 ) -> list[list[int]]:
-    """New token ids for each prompt of token ids, all in one batch; the id that ends an answer is not given out.
+    """New token ids for each prompt of token ids, a list or a tensor (T,), all in one batch; the id that ends an answer is not given out.
 
     An answer ends at one of `stop_ids` (None: the configuration's `eos_ids`), after `max_new_tokens`, or when the longest row reaches
     `max_positions`. `choose` takes logits (B, V) to ids (B,). Rows are padded on the left, and padding changes no row's answer. No dropout
@@ -117,18 +118,31 @@ def generate(
     config = decoder.config
     if max_new_tokens < 1:
         raise ModelError(f"max_new_tokens must be 1 or more, got {max_new_tokens}")
-    bad = [token for row in prompts for token in row if not 0 <= token < config.vocab_size]
-    if bad:
-        raise ModelError(f"prompts: token id {bad[0]} is not in the vocabulary of {config.vocab_size}")
-    longest = max((len(row) for row in prompts), default=0)
+    rows = token_rows(prompts, config.vocab_size)
+    longest = max((len(row) for row in rows), default=0)
     if longest >= config.max_positions:
         raise ModelError(f"prompts: {longest} tokens leave no room for an answer in max_positions={config.max_positions}")
     stops = frozenset(config.eos_ids if stop_ids is None else stop_ids)
-    answers: list[list[int]] = [[] for _ in prompts]
-    for group in batches_of_one_regime(decoder, [len(row) for row in prompts], max_new_tokens):
-        for row, answer in zip(group, generate_batch(decoder, [prompts[row] for row in group], max_new_tokens, stops, choose), strict=True):
+    answers: list[list[int]] = [[] for _ in rows]
+    for group in batches_of_one_regime(decoder, [len(row) for row in rows], max_new_tokens):
+        for row, answer in zip(group, generate_batch(decoder, [rows[row] for row in group], max_new_tokens, stops, choose), strict=True):
             answers[row] = answer
     return answers
+
+
+def token_rows(prompts: Sequence[Sequence[int] | Tensor], vocab_size: int) -> list[list[int]]:
+    """The prompts as lists of token ids of the vocabulary; anything else is refused."""
+    rows = [row.tolist() if isinstance(row, Tensor) else row for row in prompts]
+    if any(not isinstance(row, Iterable) for row in rows):
+        raise ModelError("prompts: a list of them is needed, each a list of token ids; a single one goes into a list of its own")
+    rows = [list(row) for row in rows]
+    bad = [token for row in rows for token in row if not isinstance(token, Integral)]
+    if bad:
+        raise ModelError(f"prompts: token ids are whole numbers, got {bad[0]!r:.60}")
+    bad = [token for row in rows for token in row if not 0 <= token < vocab_size]
+    if bad:
+        raise ModelError(f"prompts: token id {bad[0]} is not in the vocabulary of {vocab_size}")
+    return rows
 
 
 def batches_of_one_regime(decoder: Decoder, lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modeling.errors import ModelError
 from modeling.parallel.vocabulary import WHOLE_VOCABULARY, VocabularyShare
 
 IGNORED = -100
@@ -58,6 +59,8 @@ def fused_next_token_loss(
     Over ranks: `vocabulary` says which entries the rows of this rank's head are, and `count` how many targets there are on all ranks (None:
     those given). The hidden states are copies, whose gradients are shares of a sum.
     """
+    if chunk_tokens is not None and chunk_tokens < 1:
+        raise ModelError(f"chunk_tokens must be at least 1, or None for what suits the device; got {chunk_tokens}")
     device = hidden_BTD.device.type
     tokens = chunk_tokens or CHUNK_TOKENS.get(device, CHUNK_TOKENS_ELSEWHERE)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head_VD.dtype

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 import torch
@@ -279,3 +280,22 @@ def test_stops_and_limits() -> None:
 def test_what_does_not_fit_is_refused(prompts: list[list[int]], new: int, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         generate(random_decoder(MEMBERS["mha"]), prompts, new)
+
+
+def test_prompts_may_be_tensors_and_nothing_but_ids() -> None:
+    decoder = random_decoder(MEMBERS["gqa"])
+    prompts = [[3, 5, 7], [4, 2]]
+    expected = generate(decoder, prompts, 5)
+    assert generate(decoder, [torch.tensor(row) for row in prompts], 5) == expected
+    wrong: list[tuple[Any, str]] = [
+        ([torch.tensor([1.0, 2.0])], "token ids are whole numbers, got 1.0"),
+        (torch.tensor([1, 2]), "a list of them is needed, each a list"),
+        ([1, 2], "a list of them is needed, each a list"),
+        (["hello"], "token ids are whole numbers, got 'h'"),
+        (torch.tensor([[[1]]]), r"token ids are whole numbers, got \[1\]"),
+    ]
+    for given, words in wrong:
+        with pytest.raises(ModelError, match=words):
+            generate(decoder, given, 5)
+    with pytest.raises(ModelError, match="rope_factors must be 'auto', 'short' or 'long', got 'x'"):
+        Decoder(MEMBERS["gqa"], rope_factors=cast(Any, "x"))

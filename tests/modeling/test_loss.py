@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from modeling.decoder import Decoder
+from modeling.errors import ModelError
 from modeling.initialise import initialise
 from modeling.loss import fused_next_token_loss, next_token_loss, softmax_gradient, softmax_gradient_in_place
 from modeling.presets import TINY
@@ -47,6 +48,13 @@ def test_no_target_at_all_is_zero_with_zero_gradients() -> None:
     assert loss.item() == 0
     assert logits_BTV.grad is not None
     assert logits_BTV.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("chunk_tokens", [0, -1])
+def test_a_chunk_of_no_tokens_is_refused(chunk_tokens: int) -> None:
+    """Chunks of -1 tokens went over none of them, and the loss was 0."""
+    with pytest.raises(ModelError, match=f"chunk_tokens must be at least 1, or None .* got {chunk_tokens}"):
+        random_decoder(TINY).loss(random_ids(1, 5), random_ids(1, 5), chunk_tokens=chunk_tokens)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
