@@ -13,9 +13,9 @@ from data_pipeline.tokens.tokenizer import load_tokenizer
 from export.session import Session, load_package
 from modeling import load_decoder
 from modeling.checkpoint import MANIFEST
-from modeling.convert import BESIDE
 from modeling.decoder import Decoder
 from modeling.decoding import Decoding
+from modeling.files_beside import tokenizer_above
 from modeling.model_checkpoint import load_decoder_checkpoint
 
 SMALLEST_CAPACITY = 256
@@ -77,9 +77,3 @@ def open_session(folder: str | Path, threads: int = 0) -> Session:
     tokenizer = load_tokenizer(place)
     decoder = load(root)  # last: what is missing beside the weights is told before gigabytes are read
     return Session(root, tokenizer, DecoderRunner(decoder), decoder.config.eos_ids or stop_ids(tokenizer))
-
-
-def tokenizer_above(folder: Path) -> Path | None:
-    """The folder of a checkpoint's tokenizer.json: itself, its `beside/`, or `tokenizer/` of the run that it lies in."""
-    places = (folder, folder / BESIDE, *(parent / "tokenizer" for parent in folder.resolve().parents))
-    return next((place for place in places if (place / "tokenizer.json").is_file()), None)
