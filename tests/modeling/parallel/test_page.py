@@ -33,6 +33,7 @@ def fails(change: tuple[str, str]) -> None:
     [
         ("self.spread(self.mix(mean_B1D))", "self.mix(mean_B1D)"),
         ("self.add(x_BtD.sum(1, keepdim=True))", "x_BtD.sum(1, keepdim=True)"),
+        ("line, line[::-1]", "line, line"),
     ],
 )
 def test_a_layer_that_forgets_an_operator_is_noticed(ranks: Ranks, change: tuple[str, str]) -> None:
