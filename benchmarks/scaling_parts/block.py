@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.scaling_parts.allocator import keep_freed_memory
 from benchmarks.scaling_parts.clock import Step, Turn, one_rank, scaled, spread, take_turns, together
 from modeling.config import DecoderConfig
 from modeling.layer import Layer
@@ -107,6 +108,7 @@ def layer_step(size: Size, parallel: Parallel, rows: int, tokens: int, window: b
 
 def measure_ways(size: Size) -> tuple[dict[str, Any], dict[str, int]]:
     """On each of two ranks: the seconds of all steps, and the bytes that this rank sends in one weak step of each way."""
+    keep_freed_memory()
     turns: dict[str, Turn] = {}
     sent: dict[str, int] = {}
     for case in ("causal", "window"):

@@ -6,7 +6,6 @@ and then trains. The same training without a limit says that the losses are the 
 
 # B batch, C channels, x the field's dims on this rank.
 
-import ctypes
 import resource
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.scaling_parts.allocator import return_freed_memory
 from benchmarks.scaling_parts.launch import on_ranks
 from data_pipeline.provenance import peak_rss_bytes
 from modeling.parallel.mesh import Mesh
@@ -39,16 +39,6 @@ class Training:
 
 FULL = Training(sizes=(40, 40, 40, 8), modes=(12, 12, 12, 6), channels=20, layers=4, steps=5, limit_mib=1024)
 QUICK = Training(sizes=(64, 64, 32), modes=(4, 4, 4), channels=8, layers=2, steps=2, limit_mib=66)
-
-
-def return_freed_memory() -> None:
-    """Has glibc give back what is freed from 1 MiB on. By default it keeps blocks of up to 32 MiB once one has been freed: the halved
-    tensors of two ranks would stay with the process where one rank's whole ones go back, and the limit would measure the allocator.
-    """
-    M_MMAP_THRESHOLD = -3  # from malloc.h
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, MIB)
 
 
 def private_bytes() -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.scaling_parts.allocator import keep_freed_memory
 from benchmarks.scaling_parts.clock import Step, Turn, one_rank, scaled, take_turns
 from modeling.parallel.ledger import recording
 from modeling.parallel.mesh import ALONE, Group, Mesh
@@ -56,6 +57,7 @@ def field_step(size: Size, group: Group, sizes: tuple[int, ...], modes: tuple[in
 
 def measure_field(size: Size) -> tuple[dict[str, Any], dict[str, Any]]:
     """On each of two ranks: the seconds of all steps; the plans, and the bytes that this rank sends in one step."""
+    keep_freed_memory()
     group = Mesh({"field": 2}).group("field")
     step, _ = field_step(size, ALONE, size.sizes, size.modes)
     turns = {"field, solo": Turn(step, first_only=True), "field, pair": Turn(step)}
