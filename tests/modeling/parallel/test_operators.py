@@ -3,12 +3,9 @@
 The matrix proof says which entry is wrong on tiny shapes; the inner products say whether anything is wrong at larger ones.
 """
 
-import gc
-
 import pytest
 import torch
 
-from modeling.parallel.moves import swap_dims
 from tests.modeling.parallel.mutations import MUTATIONS
 from tests.modeling.parallel.operator_cases import CASES, group_of
 from tests.modeling.parallel.proofs import prove_dot, prove_matrix
@@ -70,23 +67,3 @@ def noticed(name: str, count: int) -> None:
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_faults_are_noticed(ranks: Ranks, name: str) -> None:
     ranks(4, noticed, name, 4)
-
-
-def leaves_nothing_behind() -> None:
-    """Neither on the way there nor back: what a circle held would stay until the collector comes by, and steps would need new memory."""
-    operator = swap_dims(group_of(2), (4, 4), 0, 1)
-    x = torch.randn(2, 4, requires_grad=True)
-    gc.collect()
-    gc.disable()
-    try:
-        moving = operator.start(x * 2)
-        y = moving.finish()
-        y.sum().backward()
-        del moving, y
-        assert gc.collect() == 0
-    finally:
-        gc.enable()
-
-
-def test_a_started_operator_leaves_nothing_to_the_collector(ranks: Ranks) -> None:
-    ranks(2, leaves_nothing_behind)
