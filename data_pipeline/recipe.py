@@ -26,6 +26,7 @@ SECTIONS = {
     "tokens": "token shards",
     "model": "the decoder's sizes",
     "pretrain": "pretraining: phases, steps, optimizer, checkpoints",
+    "layout": "how the decoder lies over ranks: ZeRO stage, tensor and context ranks",
     "sft": "supervised fine-tuning",
     "dpo": "direct preference optimisation",
     "eval": "benchmarks and protocols",

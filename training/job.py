@@ -16,7 +16,7 @@ from modeling.config import DecoderConfig
 from modeling.counts import count_parameters
 from modeling.cpu_compiler import check_cpu_compiler
 from training.hardware import memory_bytes, pick_device
-from training.recipe import FREE_TO_CHANGE, ModelRecipe, PretrainRecipe
+from training.recipe import FREE_TO_CHANGE, LayoutRecipe, ModelRecipe, PretrainRecipe
 
 STATE_BYTES = 16  # of one parameter at least: weight, gradient and two moments in float32; in bfloat16 the masters make up for it
 
@@ -31,10 +31,11 @@ class Job:
     tokens: Path  # one folder of shards per source
     tokenizer: Path
     out: Path  # checkpoints/, metrics.jsonl, result.json and model/ go here
+    layout: LayoutRecipe = LayoutRecipe()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` takes them back."""
-        sections = {"recipe": self.recipe.model_dump(mode="json"), "model": self.model.model_dump(mode="json")}
+        sections = {name: getattr(self, name).model_dump(mode="json") for name in ("recipe", "model", "layout")}
         return {**sections, "seed": self.seed, **{name: str(getattr(self, name)) for name in ("tokens", "tokenizer", "out")}}
 
     @classmethod
@@ -42,6 +43,7 @@ class Job:
         return cls(
             recipe=PretrainRecipe(**values["recipe"]),
             model=ModelRecipe(**values["model"]),
+            layout=LayoutRecipe(**values["layout"]),
             seed=values["seed"],
             **{name: Path(values[name]) for name in ("tokens", "tokenizer", "out")},
         )

@@ -1,10 +1,11 @@
-"""The recipe sections [model] and [pretrain]. Imports no torch."""
+"""The recipe sections [model], [pretrain] and [layout]. Imports no torch."""
 
 import dataclasses
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from data_pipeline.errors import InputError
 from data_pipeline.recipe import Section
 from data_pipeline.tokens.mixture import PhaseRecipe
 from modeling.config import DecoderConfig
@@ -93,11 +94,33 @@ class PretrainRecipe(Section):
     )
     compile: bool = Field(False, description="torch.compile of the layers; worth it for long runs, its first use takes half a minute")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads of all ranks together; 0: every core of this process")
-    zero_stage: int = Field(1, ge=0, le=3, description="DeepSpeed ZeRO stage; used with more than one rank")
+    deterministic: bool = Field(
+        False, description="1, 2, 4, ... data-parallel ranks give the same bits: gradients are added in one fixed tree; ZeRO stages 0 and 1"
+    )
 
+    spike_sigmas: float = Field(
+        0.0,
+        ge=0,
+        description="an update is left out where loss or gradient norm lies so many deviations above the mean of the last steps; 0: never",
+    )
+    spike_window: int = Field(128, ge=8, le=100_000, description="steps that the mean and deviation are taken over")
+    rewind_after: int = Field(
+        5, ge=1, description="so many spikes in a row: back to the last checkpoint before them, and past their rows without an update"
+    )
+    max_rewinds: int = Field(3, ge=0, description="after so many the run stops with a line")
+
+    validation: dict[str, int] = Field({}, description="sources held out, and rows of each: their loss is logged at every evaluation")
+    evaluate_every: int = Field(0, ge=0, description="steps between evaluations; 0: only at the end")
+
+    checkpoints: str = Field("", description="where checkpoints go, a folder or an address (s3://...); empty: checkpoints/ of the run")
     checkpoint_every: int = Field(100, ge=1, description="steps; the last step always writes one")
     keep_last: int = Field(2, ge=1, description="complete checkpoints that are kept")
+    keep_every: int = Field(0, ge=0, description="checkpoints of a multiple of so many steps are kept for good; 0: none")
     log_every: int = Field(10, ge=1, description="steps per row of metrics.jsonl")
+    tensorboard: bool = Field(False, description="also write TensorBoard's event files; needs the extra tensorboard")
+    peak_flops: float = Field(
+        0.0, ge=0, description="of one rank's device, for the utilisation that is logged; 0: what is known of the device"
+    )
 
     @model_validator(mode="after")
     def warmup_fits(self) -> "PretrainRecipe":
@@ -127,5 +150,41 @@ class PretrainRecipe(Section):
         return self.phases[-1]
 
 
-# What may differ between a run and its resumption: where and how it is computed and watched, not what is trained.
-FREE_TO_CHANGE = {"micro_rows", "attention", "recompute", "compile", "threads", "zero_stage", "checkpoint_every", "keep_last", "log_every"}
+class LayoutRecipe(Section):
+    """[layout]: how a decoder lies over ranks. Everything here may change from one resumption to the next."""
+
+    zero_stage: int = Field(1, ge=0, le=3, description="what data ranks divide: 0 nothing, 1 moments, 2 gradients too, 3 weights too")
+    tensor: int = Field(1, ge=1, le=1024, description="ranks over which heads, features and vocabulary are split")
+    context: int = Field(1, ge=1, le=1024, description="ranks over which the tokens of a row are split")
+    context_way: Literal["ulysses", "ring", "halo"] = Field(
+        "ulysses", description="how attention sees other ranks' tokens: tokens to heads and back, keys round a ring, the window's keys only"
+    )
+    sequence: bool = Field(False, description="tokens between blocks are split over the tensor ranks as well (sequence parallelism)")
+    offload: Literal["none", "cpu"] = Field("none", description="cpu: the optimizer's states stay in host memory; ZeRO stages 1 to 3")
+    overlap: bool = Field(True, description="sum gradients while the backward pass goes on")
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> "LayoutRecipe":
+        if self.sequence and self.tensor == 1:
+            raise ValueError("sequence=true splits tokens over tensor ranks, and tensor=1; raise tensor or leave it out")
+        if self.offload != "none" and self.zero_stage == 0:
+            raise ValueError(f"offload={self.offload!r} needs a zero_stage of 1 to 3, got 0")
+        return self
+
+    @property
+    def ranks_of_a_copy(self) -> int:
+        """Ranks that work on the same rows."""
+        return self.tensor * self.context
+
+    def data_ranks(self, ranks: int) -> int:
+        """Ranks along "data" where there are so many in all; a number that the others do not divide is refused in one line."""
+        if ranks % self.ranks_of_a_copy:
+            raise InputError(
+                f"[layout] tensor = {self.tensor} and context = {self.context} need a multiple of {self.ranks_of_a_copy} ranks, got {ranks}"
+            )
+        return ranks // self.ranks_of_a_copy
+
+
+# What may differ between a run and its resumption: how it is computed and watched, not what is trained.
+FREE_TO_CHANGE = {"micro_rows", "attention", "recompute", "compile", "threads", "tensorboard", "peak_flops"}
+FREE_TO_CHANGE |= {"checkpoints", "checkpoint_every", "keep_last", "keep_every", "log_every", "validation", "evaluate_every"}
