@@ -3,10 +3,13 @@
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.ranks import Ranks
 
 # Before any test module imports the libraries that read these once.
 os.environ.update(
@@ -47,3 +50,10 @@ def seeds() -> None:
     if torch is not None:
         torch.manual_seed(0)
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Functions on several gloo ranks, which live as long as the file's tests."""
+    with Ranks(tmp_path_factory.mktemp("ranks")) as found:
+        yield found

@@ -1,19 +1,26 @@
-"""One optimizer step: plain torch on one rank. `training/zero.py` is the same over DeepSpeed ZeRO for more."""
+"""What the trainer asks of an engine, and what all engines share. `replicated.py` is plain torch, `zero.py` is DeepSpeed ZeRO."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from modeling.decoder import Decoder
 from modeling.float8 import use_float8
+from modeling.parallel.mesh import Group, Mesh
+from modeling.parallel.pieces import Pieces
 from training.batches import MicroBatch
-from training.master import MasterWeights
-from training.optimizer import MOMENTS, build_optimizer, set_learning_rate
 from training.recipe import PretrainRecipe
+from training.reducer import sum_over
+from training.state import Fragment
+
+# Whether an update may be made, by its loss and gradient norm; called on every rank alike.
+Accept = Callable[[float, float], bool]
 
 
 @dataclass(frozen=True)
@@ -22,38 +29,32 @@ class StepResult:
 
     loss: Tensor  # mean over the targets of all ranks; 0-dimensional float32
     grad_norm: Tensor  # before clipping
+    applied: bool = True  # false where the update was not accepted
 
 
 class Engine(Protocol):
     """What the trainer needs of an engine."""
 
-    rank: int
-    ranks: int
+    mesh: Mesh
     device: torch.device
+    decoder: Decoder
+    pieces: dict[str, Pieces]  # what this rank holds of every parameter
 
-    def step(self, batch: list[MicroBatch], learning_rate: float) -> StepResult: ...
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every logical tensor of the state by name, whole, one at a time; all ranks take part."""
+    def step(self, batch: list[MicroBatch], learning_rate: float, accept: Accept | None = None) -> StepResult:
+        """One update from this rank's micro-batches of a step; each weighs by its number of targets."""
         ...
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The decoder's parameters by name, whole, one at a time; all ranks take part."""
+    def fragments(self) -> Iterator[Fragment]:
+        """All of the state that this rank holds."""
         ...
 
-    def restore(self, read: "TensorReader", step: int) -> None:
-        """Takes both moments of a checkpoint of `step` updates; the weights were in the decoder before the engine was built."""
+    def resume(self, updates: int) -> None:
+        """Called once the fragments hold the state after so many updates."""
         ...
 
-    def total(self, value: float) -> float:
-        """The sum of a number over the ranks."""
+    def loss(self, micro: MicroBatch) -> Tensor:
+        """The mean loss over a micro-batch's targets, no gradient kept, dropout off; all ranks that work on the same rows take part."""
         ...
-
-
-class TensorReader(Protocol):
-    """`modeling.checkpoint.Checkpoint`, as far as an engine needs it."""
-
-    def read(self, name: str) -> Tensor: ...
 
 
 class LossModule(nn.Module):
@@ -88,70 +89,50 @@ def prepare_decoder(decoder: Decoder, recipe: PretrainRecipe, device: torch.devi
     return decoder
 
 
-class PlainEngine:
-    """One process, plain torch: forward, backward, clip, AdamW."""
+def evaluate(module: nn.Module, forward: Callable[[MicroBatch], Tensor], micro: MicroBatch) -> Tensor:
+    """A loss with dropout off and without a gradient."""
+    module.eval()
+    try:
+        with torch.no_grad():
+            return forward(micro)
+    finally:
+        module.train()
 
-    rank, ranks = 0, 1
 
-    def __init__(self, decoder: Decoder, recipe: PretrainRecipe, precision: str, device: torch.device) -> None:
-        self.decoder = prepare_decoder(decoder, recipe, device)
-        self.device = device
-        self.clip = recipe.clip
-        self.optimizer = build_optimizer(self.decoder, recipe)
-        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self.named = dict(self.decoder.named_parameters())  # what is learned and saved: float32 whatever the precision
-        self.master = MasterWeights(self.decoder) if precision == "bfloat16-master" else None
-        self.module = LossModule(self.decoder, recipe.z_loss, precision)
+def count_targets(batch: list[MicroBatch], data: Group, device: torch.device) -> float:
+    """The targets of the whole step, at least 1."""
+    counted = torch.tensor(float(sum(micro.num_targets for micro in batch)), dtype=torch.float64, device=device)
+    return max(1.0, float(sum_over(data, counted)))
 
-    def step(self, batch: list[MicroBatch], learning_rate: float) -> StepResult:
-        """One update from the micro-batches of a whole step; each weighs by its number of targets."""
-        set_learning_rate(self.optimizer, learning_rate)
-        total = max(1, sum(micro.num_targets for micro in batch))
-        loss = torch.zeros((), device=self.device)
-        for micro in batch:
-            part = run_module(self.module, micro.to(self.device)) * (micro.num_targets / total)
-            part.backward()
-            loss += part.detach()
-        norm = clip_gradients(self.parameters, self.clip)
-        if self.master is not None:
-            self.master.update(self.optimizer)
-        else:
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(loss, norm)
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((name, parameter.detach()) for name, parameter in self.named.items())
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.named.items():
-            yield f"weight/{name}", parameter.detach()
-            for moment in MOMENTS:
-                yield f"{moment}/{name}", self.optimizer.state[parameter][moment]
-
-    def restore(self, read: TensorReader, step: int) -> None:
-        for name, parameter in self.named.items():
-            state = self.optimizer.state[parameter]
-            for moment in MOMENTS:
-                state[moment] = read.read(f"{moment}/{name}").to(parameter.device)
-            state["step"] = torch.tensor(float(step), dtype=torch.float32, device=parameter.device)
-
-    def total(self, value: float) -> float:
+def total_over(value: float, device: torch.device) -> float:
+    """The sum of a number over all ranks."""
+    if not dist.is_initialized():
         return value
+    summed = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(summed)
+    return float(summed)
 
 
-def load_weights(decoder: nn.Module, read: TensorReader) -> None:
-    """Fills the decoder with a checkpoint's weights."""
-    with torch.no_grad():
-        for name, parameter in decoder.named_parameters():
-            parameter.copy_(read.read(f"weight/{name}"))
+def gradient_norm(parameters: Iterable[nn.Parameter], split: set[int], tensor: Group) -> Tensor:
+    """The Euclidean norm of all gradients together, each entry counted once.
+
+    `split` holds the ids of parameters of which every rank of `tensor` has a part of its own; the others are the same on all of them.
+    """
+    gradients = [one for one in parameters if one.grad is not None]
+    if tensor.size == 1:
+        return norm_of([one.grad for one in gradients])  # type: ignore[misc]
+    parts = norm_of([one.grad for one in gradients if id(one) in split])  # type: ignore[misc]
+    shared = norm_of([one.grad for one in gradients if id(one) not in split])  # type: ignore[misc]
+    squares = sum_over(tensor, parts.double().square())
+    return (squares + shared.double().square()).sqrt().float()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """The gradients' joint Euclidean norm, after which they are scaled down to `limit` if above it (0: left alone)."""
-    parameters = list(parameters)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    if limit:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm, foreach=True)
-    return norm
+def norm_of(gradients: list[Tensor]) -> Tensor:
+    return torch.nn.utils.get_total_norm(gradients, foreach=True) if gradients else torch.zeros(())
+
+
+def clip_to(parameters: Iterable[nn.Parameter], limit: float, norm: Tensor) -> None:
+    """Scales the gradients down where their norm is above the limit; 0: never."""
+    if limit and math.isfinite(limit):
+        torch.nn.utils.clip_grads_with_norm_(list(parameters), limit, norm, foreach=True)

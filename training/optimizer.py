@@ -1,5 +1,6 @@
 """AdamW and its groups: what decays, and what learns at which part of the rate."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,10 +10,17 @@ from modeling.decoder import Decoder
 from modeling.mup import ParameterScales, parameter_scales
 from training.recipe import PretrainRecipe
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+class GatedAdamW(torch.optim.AdamW):
+    """AdamW that asks before an update. DeepSpeed calls it with its own flat parameters after the norm is known and copies what it finds
+    then, so an update that is left out here changes neither weights nor moments, whatever wraps it."""
+
+    gate: Callable[[], bool] | None = None
+
+    def step(self, closure: Any = None) -> Any:
+        return super().step(closure) if self.gate is None or self.gate() else None
 
 
-def build_optimizer(model: Decoder, recipe: PretrainRecipe) -> torch.optim.AdamW:
+def build_optimizer(model: Decoder, recipe: PretrainRecipe) -> GatedAdamW:
     """Fused AdamW (Loshchilov and Hutter, 2019) over groups of weights that decay, weights that do not, and under muP hidden matrices.
 
     Projection matrices and an untied head decay. Norm weights do not, since a scale has no reason to be small, nor do biases and token
@@ -21,7 +29,7 @@ def build_optimizer(model: Decoder, recipe: PretrainRecipe) -> torch.optim.AdamW
     groups = build_groups(model, recipe.weight_decay)
     for group in groups:
         group["lr"] = recipe.learning_rate * group["rate_scale"]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True)
+    return GatedAdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True)
 
 
 def build_groups(model: Decoder, weight_decay: float) -> list[dict[str, Any]]:

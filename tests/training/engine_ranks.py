@@ -1,0 +1,112 @@
+"""Twenty steps of a tiny decoder in every engine and layout, on ranks; what `test_engines.py` compares."""
+
+# B rows, T tokens.
+
+import dataclasses
+import gc
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data_pipeline.tokens.mixture import Row
+from modeling.config import DecoderConfig
+from modeling.decoder import Decoder
+from modeling.initialise import initialise
+from modeling.presets import preset
+from training.batches import BatchPlan, read_batch
+from training.layout import build_parallel
+from training.recipe import LayoutRecipe, PretrainRecipe
+from training.replicated import ReplicatedEngine
+from training.zero import ZeroEngine
+
+STEPS = 20
+CONTEXT = 24
+RECIPE = PretrainRecipe(
+    phases=({"name": "one", "steps": 1000, "weights": {"web": 1.0}},),  # type: ignore[arg-type]
+    context=CONTEXT,
+    rows_per_step=8,
+    micro_rows=2,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    clip=0.5,
+    threads=1,
+)
+CONFIG = dataclasses.replace(preset("tiny"), window_keys=9, max_positions=64)
+
+
+class Rows:
+    """Packed rows of three documents of seeded lengths: what a mixture gives, without a corpus."""
+
+    def row(self, step: int, index: int) -> Row:
+        chance = np.random.default_rng([step, index])
+        ids = chance.integers(4, CONFIG.vocab_size, CONTEXT + 1)
+        ids[1:] = np.where(chance.random(CONTEXT) < 0.7, (ids[:-1] * 5 + 3) % CONFIG.vocab_size, ids[1:])  # something to learn
+        ends = np.sort(chance.choice(np.arange(2, CONTEXT - 1), 2, replace=False))
+        documents = np.searchsorted(ends, np.arange(CONTEXT + 1), side="right")
+        starts = np.concatenate([[0], ends])[documents]
+        targets = np.where(documents[1:] == documents[:-1], ids[1:], -100)
+        return Row(ids, (np.arange(CONTEXT + 1) - starts)[:-1], documents[:-1], targets, "web")
+
+
+def build(layout: dict[str, Any], ranks: int, precision: str = "float32", config: DecoderConfig = CONFIG, **settings: Any) -> Any:
+    """An engine on freshly seeded weights, and the plan of its batches."""
+    forget_deepspeed()
+    pass_over_third_parties()
+    os.environ["LOCAL_RANK"] = str(dist.get_rank() if dist.is_initialized() else 0)  # as a launcher sets it
+    recipe = RECIPE.model_copy(update=settings)
+    laid = LayoutRecipe(**layout)
+    batches = BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, laid.data_ranks(ranks))
+    decoder = Decoder(config, parallel=build_parallel(laid, ranks))
+    initialise(decoder, torch.Generator().manual_seed(7))
+    device = torch.device("cpu")
+    if laid.zero_stage == 0 or ranks == 1 or recipe.deterministic:
+        return ReplicatedEngine(decoder, recipe, laid, precision, device), batches
+    return ZeroEngine(decoder, recipe, laid, precision, device, batches), batches
+
+
+def train(engine: Any, batches: BatchPlan, steps: range, rate: float = RECIPE.learning_rate) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step."""
+    found = []
+    for step in steps:
+        result = engine.step(read_batch(Rows(), batches, step, engine.mesh.coordinate("data")), rate)
+        found.append((float(result.loss), float(result.grad_norm)))
+    return found
+
+
+def run(layout: dict[str, Any], precision: str = "float32", steps: int = STEPS, **settings: Any) -> list[tuple[float, float]]:
+    """One engine's losses and norms, on this world's ranks."""
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    engine, batches = build(layout, ranks, precision, **settings)
+    found = train(engine, batches, range(steps))
+    del engine
+    forget_deepspeed()
+    return found
+
+
+def pass_over_third_parties() -> None:
+    """Warnings that DeepSpeed causes and we cannot mend; all others stay errors."""
+    for words in (
+        ".*torch.jit.script_method.*",  # torch's own compiler, imported by DeepSpeed's Muon
+        ".*all_gather_into_tensor.*",  # DeepSpeed calls torch's collectives by the names they had before 2.13
+        ".*reduce_scatter_tensor.*",
+    ):
+        warnings.filterwarnings("ignore", words)
+
+
+def run_with(layout: dict[str, Any], precision: str, settings: dict[str, Any]) -> list[tuple[float, float]]:
+    """`run` with its settings in a table."""
+    return run(layout, precision, **settings)
+
+
+def forget_deepspeed() -> None:
+    """DeepSpeed keeps the last engine's groups for the process; the next engine must not see them."""
+    gc.collect()
+    try:
+        from deepspeed.utils import groups
+    except ImportError:
+        return
+    groups.mpu = None
