@@ -23,7 +23,7 @@ from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from modeling.presets import preset
 from training.batches import BatchPlan, read_batch
-from training.engine import PlainEngine
+from training.replicated import ReplicatedEngine
 from training.recipe import PretrainRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ class Case:
         recipe = PretrainRecipe.model_validate(settings)
         config = preset("demo")
         decoder = initialise(Decoder(config, rope_factors="short"), torch.Generator().manual_seed(0))
-        self.engine = PlainEngine(decoder, recipe, precision, torch.device("cpu"))
+        self.engine = ReplicatedEngine(decoder, recipe, precision, torch.device("cpu"))
         self.batches, self.rows, self.step = BatchPlan.deal(ROWS, micro_rows, 1), RandomRows(config.vocab_size), 0
         self.wall: list[float] = []
         self.cpu: list[float] = []

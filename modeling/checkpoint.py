@@ -2,10 +2,11 @@
 
     part-00000-3f2a9c11d0b4.safetensors   pieces of tensors, named by rank and content
     manifest.json                         {"format": 1, "metadata", "tensors": {name: {"shape", "dtype", "parts": [{"file", "offsets",
-                                          "sizes"}]}}, "files": {name: {"bytes", "sha256"}}}
+                                          "sizes", "key"}]}}, "files": {name: {"bytes", "sha256"}}}
 
 A checkpoint is complete when its manifest is there. Every rank writes its own pieces with a `PartWriter`, and after all have closed theirs
-one of them calls `finish_checkpoint`; the parts of a tensor tile it, so any number of ranks can read any slice of it back.
+one of them calls `finish_checkpoint`; the parts of a tensor tile it, so any number of ranks can read any slice of it back. A part's "key"
+is its name in the file where that is not the tensor's.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from modeling.checkpoint_manifest import check_manifest, check_tiling
-from modeling.checkpoint_parts import PartWriter, read_slice
+from modeling.checkpoint_parts import PartWriter, note_place, read_slice
 from modeling.errors import ModelError
 from modeling.whole_files import read_json, sha256_of, store_of, write_json
 
@@ -43,8 +44,8 @@ def check_metadata(folder: str | Path, metadata: dict[str, Any]) -> None:
         raise ModelError(f"{folder}: a checkpoint's metadata must be JSON values ({error})") from error
 
 
-def finish_checkpoint(folder: str | Path, num_ranks: int, metadata: dict[str, Any]) -> None:
-    """Joins what `num_ranks` ranks have written into one manifest; called by one rank after all have closed their writers.
+def finish_checkpoint(folder: str | Path, num_ranks: int, metadata: dict[str, Any], attempt: str = "") -> None:
+    """Joins what `num_ranks` ranks have written in this attempt into one manifest; called by one rank after all have closed their writers.
 
     The parts of every tensor must tile it exactly. Files of an earlier attempt are removed once the manifest is in place.
     """
@@ -52,7 +53,7 @@ def finish_checkpoint(folder: str | Path, num_ranks: int, metadata: dict[str, An
     tensors: dict[str, Any] = {}
     files: dict[str, Any] = {}
     for rank in range(num_ranks):
-        note = read_json(f"{folder}/part-{rank:05d}.json")
+        note = read_json(note_place(folder, rank, attempt))
         files.update(note["files"])
         for name, entry in note["tensors"].items():
             known = tensors.setdefault(name, {"shape": entry["shape"], "dtype": entry["dtype"], "parts": []})
@@ -111,9 +112,9 @@ class Checkpoint:
         """The whole tensor's shape."""
         return tuple(self._entry(name)["shape"])
 
-    def verify(self) -> None:
-        """Compares every file with its SHA-256; a corrupt one is named."""
-        for name, facts in self.files.items():
+    def verify(self, share: int = 0, of: int = 1) -> None:
+        """Compares every file with its SHA-256, or every `of`-th from `share` on; a corrupt one is named."""
+        for name, facts in list(self.files.items())[share::of]:
             found = sha256_of(f"{self.folder}/{name}")
             if found != facts["sha256"]:
                 raise ModelError(f"{self.folder}: {name} is corrupt: its SHA-256 is {found}, the manifest says {facts['sha256']}")

@@ -50,14 +50,16 @@ class PartWriter:
     """One rank's pieces: `add` them, and leave the `with` block. Files above `file_bytes` are split; one is held in memory.
 
     Nothing of an earlier checkpoint in the folder is touched: files are named by content, and `finish_checkpoint` decides what counts.
+    `attempt` names this attempt at writing the folder: notes that ranks of a killed one have left are not this one's.
     """
 
-    def __init__(self, folder: str | Path, rank: int = 0, file_bytes: int = FILE_BYTES) -> None:
+    def __init__(self, folder: str | Path, rank: int = 0, file_bytes: int = FILE_BYTES, attempt: str = "") -> None:
         self.folder = str(folder)
         self.rank = rank
+        self.attempt = attempt
         self.file_bytes = file_bytes
         self.held: dict[str, Tensor] = {}
-        self.waiting: dict[str, dict[str, Any]] = {}
+        self.waiting: list[dict[str, Any]] = []
         self.tensors: dict[str, Any] = {}
         self.files: dict[str, Any] = {}
         if is_local(self.folder):
@@ -73,8 +75,13 @@ class PartWriter:
         if kind is None:
             self.close()
 
-    def add(self, name: str, piece: Tensor, shape: Sequence[int] | None = None, offsets: Sequence[int] | None = None) -> None:
-        """A piece of the tensor `name` of the whole `shape`, beginning at `offsets`; by default the piece is the whole tensor."""
+    def add(
+        self, name: str, piece: Tensor, shape: Sequence[int] | None = None, offsets: Sequence[int] | None = None, own: bool = False
+    ) -> None:
+        """A piece of the tensor `name` of the whole `shape`, beginning at `offsets`; by default the piece is the whole tensor.
+
+        It is copied to host memory, except where it is said to be the writer's `own`.
+        """
         whole = list(piece.shape if shape is None else shape)
         start = [0] * piece.ndim if offsets is None else list(offsets)
         if len(whole) != piece.ndim or len(start) != piece.ndim:
@@ -85,27 +92,39 @@ class PartWriter:
         entry = self.tensors.setdefault(name, {"shape": whole, "dtype": dtype, "parts": []})
         if entry["shape"] != whole or entry["dtype"] != dtype:
             raise ModelError(f"{self.folder}: {name} came as {entry['dtype']}{entry['shape']} and as {dtype}{whole}")
-        if name in self.held or (self.held and sum(one.nbytes for one in self.held.values()) + piece.nbytes > self.file_bytes):
+        if self.held and sum(one.nbytes for one in self.held.values()) + piece.nbytes > self.file_bytes:
             self._flush()
-        # A copy of its own: the file format refuses tensors that share memory, and the caller may go on training.
-        self.held[name] = piece.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         part = {"file": "", "offsets": start, "sizes": list(piece.shape)}
+        key = name
+        if entry["parts"]:
+            key = part["key"] = f"{name}#{len(entry['parts'])}"  # a file names each of its pieces; the first has the tensor's own name
+        self.held[key] = piece if own else host_copy(piece)
         entry["parts"].append(part)
-        self.waiting[name] = part
+        self.waiting.append(part)
 
     def close(self) -> None:
         """Writes what is held and the rank's note, which `finish_checkpoint` reads."""
         self._flush()
-        write_json(f"{self.folder}/part-{self.rank:05d}.json", {"tensors": self.tensors, "files": self.files})
+        write_json(note_place(self.folder, self.rank, self.attempt), {"tensors": self.tensors, "files": self.files})
 
     def _flush(self) -> None:
         if not self.held:
             return
         name, facts = write_part(self.folder, self.rank, self.held)
         self.files[name] = facts
-        for part in self.waiting.values():
+        for part in self.waiting:
             part["file"] = name
-        self.held, self.waiting = {}, {}
+        self.held, self.waiting = {}, []
+
+
+def host_copy(piece: Tensor) -> Tensor:
+    """A copy of its own in host memory: the file format refuses tensors that share memory, and the caller may go on training."""
+    return piece.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def note_place(folder: str | Path, rank: int, attempt: str) -> str:
+    """Where a rank says that its pieces are written."""
+    return f"{folder}/part-{rank:05d}{attempt and '-' + attempt}.json"
 
 
 def write_part(folder: str, rank: int, tensors: dict[str, Tensor]) -> tuple[str, dict[str, Any]]:
@@ -143,7 +162,7 @@ def read_slice(folder: str, name: str, entry: dict[str, Any], offsets: list[int]
             continue
         inside = tuple(slice(a - b, c - b) for a, b, c in zip(first, part["offsets"], last, strict=True))
         target = tuple(slice(a - b, c - b) for a, b, c in zip(first, offsets, last, strict=True))
-        result[target] = read_part(f"{folder}/{part['file']}", name, part["sizes"], entry["dtype"], inside)
+        result[target] = read_part(f"{folder}/{part['file']}", part.get("key", name), part["sizes"], entry["dtype"], inside)
     return result
 
 

@@ -1,37 +1,100 @@
 """When a checkpoint is written, which are kept, and whether one may be gone on from. The format is `modeling/checkpoint.py`'s.
 
-Tensors are logical and whole, whatever the number of ranks: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` in float32.
-Metadata: `step`, `identity` (every setting that decides the run, flat), `losses` (of steps not logged yet), `seconds`, `cpu_seconds`,
-`precision`, `ranks`, `zero_stage`.
+Tensors are logical, whatever the number of ranks and their layout: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` in float32, each in
+the parts that its ranks held. Metadata: `step`, `updates` (those that were made), `identity` (every setting that decides the run, flat),
+`losses` (of steps not logged yet), `seconds`, `cpu_seconds`, `precision`, `ranks`, `layout`, and what the trainer adds.
 """
 
-import shutil
-from collections.abc import Callable
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from data_pipeline.errors import InputError
-from modeling.checkpoint import MANIFEST, Checkpoint, finish_checkpoint, latest_checkpoint, list_checkpoints
-from modeling.checkpoint_parts import PartWriter
-from training.engine import Engine
+from modeling.checkpoint import MANIFEST, Checkpoint, finish_checkpoint, list_checkpoints
+from modeling.checkpoint_parts import PartWriter, host_copy, note_place
+from modeling.errors import ModelError
+from modeling.whole_files import store_of
+from training.world import World
+
+POLL_SECONDS = 0.02
+ALONE = World()
+
+
+@dataclass(frozen=True)
+class StatePiece:
+    """A box of a logical tensor: `tensor` lies at `offsets` of the whole, whose shape is `shape`."""
+
+    name: str
+    tensor: Tensor
+    shape: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a finished checkpoint cost, in seconds: the copy, for which training stood still, and the writing behind its back."""
+
+    step: int
+    bytes: int
+    copy_s: float
+    write_s: float
+    waited_s: float  # for the checkpoint before, which was not written yet
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in one folder."""
+    """The checkpoints of one run, in one folder or below one address of an object store."""
 
-    def __init__(self, folder: Path, keep_last: int, identity: dict[str, Any]) -> None:
-        self.folder = folder
-        self.keep_last = keep_last
+    def __init__(
+        self,
+        folder: str | Path,
+        keep_last: int,
+        identity: dict[str, Any],
+        keep_every: int = 0,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.folder = str(folder)
+        self.keep_last, self.keep_every = keep_last, keep_every
         self.identity = identity
+        self.say = say
+        self.thread: threading.Thread | None = None
+        self.failure: Exception | None = None
+        self.written: list[Written] = []  # to be taken by who logs it
+        self.corrupt: set[str] = set()  # found so by this process: written again when their step comes
 
-    def latest(self, say: Callable[[str], None]) -> Checkpoint | None:
-        """The newest complete, intact checkpoint; one of another run is refused, naming the setting that differs."""
-        path = latest_checkpoint(self.folder, report=lambda line: say(f"pretrain: {line}"), verify=True)
-        if path is None:
-            return None
-        checkpoint = Checkpoint(path)
-        self.check_identity(checkpoint)
-        return checkpoint
+    def place(self, step: int) -> str:
+        """The folder of the checkpoint after `step` steps."""
+        return f"{self.folder}/step-{step:08d}"
+
+    def latest(self, say: Callable[[str], None], world: World = ALONE) -> Checkpoint | None:
+        """The newest complete, intact checkpoint, the same on every rank; one of another run is refused, naming the setting that differs.
+
+        Ranks share the work of comparing files with their SHA-256; a corrupt one is named, and the checkpoint before is used.
+        """
+
+        def told(line: str) -> None:
+            say(f"pretrain: {line}")
+
+        paths = world.agree(lambda: list_checkpoints(self.folder, report=told))
+        for path in reversed(paths):
+            checkpoint = Checkpoint(path)
+            try:
+                checkpoint.verify(world.rank, world.ranks)
+                fault = None
+            except ModelError as error:
+                fault = str(error)
+            faults = [one for one in world.gather(fault) if one is not None]
+            if not faults:
+                self.check_identity(checkpoint)
+                return checkpoint
+            self.corrupt.add(path)
+            told(f"checkpoint skipped: {faults[0]}")
+        return None
 
     def check_identity(self, checkpoint: Checkpoint) -> None:
         """Refuses a checkpoint whose recipe or data is not this run's."""
@@ -43,30 +106,112 @@ class CheckpointStore:
             what = f"with {name} = {before!r}, and it is {now!r} now; put it back"
             if name == "data":
                 what = "on other token shards or another order of them; put them back"
-            raise InputError(f"{checkpoint.folder}: this checkpoint was trained {what}, or start over by deleting {self.folder.parent}")
+            raise InputError(
+                f"{checkpoint.folder}: this checkpoint was trained {what}, or start over by deleting {Path(self.folder).parent}"
+            )
 
-    def write(self, engine: Engine, step: int, metadata: dict[str, Any]) -> None:
-        """Writes the state after `step` updates and then drops the oldest; all ranks take part, the first writes."""
-        target = self.folder / f"step-{step:08d}"
-        state = engine.tensors()
-        if engine.rank == 0:
-            if not (target / MANIFEST).exists():
-                shutil.rmtree(target, ignore_errors=True)  # what a kill in the middle of writing left
-            with PartWriter(target) as writer:
-                for name, tensor in state:
-                    writer.add(name, tensor)
-            finish_checkpoint(target, 1, {"step": step, "identity": self.identity, **metadata})
+    def begin(self, step: int, pieces: Iterable[StatePiece], metadata: dict[str, Any], world: World = ALONE) -> None:
+        """Copies this rank's pieces of the state after `step` steps to host memory and goes on writing them in the background.
+
+        All ranks take part. The first one writes the manifest once every rank has said that its files are there; then the oldest
+        checkpoints go. A failure is told by the next `check`, `begin` or `finish`.
+        """
+        began = time.perf_counter()
+        self.finish()
+        waited = time.perf_counter() - began
+        if waited > 1.0:
+            self.say(
+                f"pretrain: step {step}: waited {waited:.1f} s for the checkpoint before to be written; checkpoint_every is short for it"
+            )
+        attempt = world.agree(lambda: self.make_room(step))
+        if attempt is None:
+            return
+        began = time.perf_counter()
+        copies = [StatePiece(one.name, host_copy(one.tensor), one.shape, one.offsets) for one in pieces]
+        copied = time.perf_counter() - began
+        whole = {"step": step, "identity": self.identity, **metadata}
+
+        def write() -> None:
+            try:
+                began = time.perf_counter()
+                size = self.write(step, copies, whole, world, attempt)
+                self.written.append(Written(step, size, copied, time.perf_counter() - began, waited))
+            except Exception as error:
+                self.failure = error
+
+        self.thread = threading.Thread(target=write, name=f"checkpoint-{step}", daemon=True)
+        self.thread.start()
+
+    def make_room(self, step: int) -> str | None:
+        """The first rank's part of a beginning: what a killed attempt has left goes, a corrupt one too. None where a good one stands."""
+        folder = self.place(step)
+        store, inside = store_of(folder)
+        if store.exists(f"{inside}/{MANIFEST}") and folder not in self.corrupt:
+            return None
+        if store.exists(inside):
+            store.rm(inside, recursive=True)
+        return uuid.uuid4().hex[:8]
+
+    def write(self, step: int, copies: list[StatePiece], metadata: dict[str, Any], world: World, attempt: str) -> int:
+        """This rank's files, and on the first rank the manifest; returns the bytes of the state that this rank has written."""
+        folder = self.place(step)
+        with PartWriter(folder, world.rank, attempt=attempt) as writer:
+            for one in copies:
+                writer.add(one.name, one.tensor, one.shape, one.offsets, own=True)
+        size = sum(one.tensor.nbytes for one in copies)
+        copies.clear()
+        if world.first:
+            store, _ = store_of(folder)
+            for rank in range(world.ranks):
+                note = store_of(note_place(folder, rank, attempt))[1]
+                while not store.exists(note):  # a rank that fails ends, and the launcher ends us with it
+                    time.sleep(POLL_SECONDS)
+                    store.invalidate_cache()
+            finish_checkpoint(folder, world.ranks, metadata, attempt)
             self.prune()
-        else:
-            for _ in state:
-                pass
+        return size
+
+    def check(self) -> None:
+        """Raises what writing in the background has failed with, in one line."""
+        if self.failure is not None:
+            error, self.failure = self.failure, None
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise InputError(f"{self.folder}: a checkpoint could not be written: {reason}; what was complete before is kept") from error
+
+    def finish(self) -> None:
+        """Returns when nothing is being written any more."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        self.check()
 
     def prune(self) -> None:
-        """Removes all but the last complete checkpoints, and incomplete ones. The manifest goes first, so a kill leaves nothing that
-        looks complete."""
-        complete = list_checkpoints(self.folder, report=lambda _: None)
-        kept = {Path(path).name for path in complete[-self.keep_last :]}
-        for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in kept:
-                (path / MANIFEST).unlink(missing_ok=True)
-                shutil.rmtree(path, ignore_errors=True)
+        """Removes all but the last complete checkpoints and those of every `keep_every` steps, and incomplete ones. The manifest goes
+        first, so a kill leaves nothing that looks complete."""
+        complete = [path.rsplit("/", 1)[-1] for path in list_checkpoints(self.folder, report=lambda _: None)]
+        kept = set(complete[-self.keep_last :])
+        kept |= {name for name in complete if self.keep_every and step_of(name) % self.keep_every == 0}
+        store, inside = store_of(self.folder)
+        for path in store.ls(inside, detail=False):
+            name = path.rstrip("/").rsplit("/", 1)[-1]
+            if name not in kept and store.isdir(path):
+                self.remove(name)
+
+    def discard_after(self, step: int) -> None:
+        """Removes every checkpoint of a later step."""
+        for path in list_checkpoints(self.folder, report=lambda _: None):
+            name = path.rsplit("/", 1)[-1]
+            if step_of(name) > step:
+                self.remove(name)
+
+    def remove(self, name: str) -> None:
+        store, inside = store_of(f"{self.folder}/{name}")
+        if store.exists(f"{inside}/{MANIFEST}"):
+            store.rm(f"{inside}/{MANIFEST}")
+        if store.exists(inside):  # an object store has no folders: with its last file it is gone
+            store.rm(inside, recursive=True)
+
+
+def step_of(name: str) -> int:
+    """The step in a checkpoint folder's name."""
+    return int(name.rsplit("-", 1)[-1])

@@ -18,11 +18,12 @@ def pretrain(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:
     """Train a decoder from token shards; run again after an interruption to go on from the last checkpoint."""
-    from training.recipe import ModelRecipe, PretrainRecipe
+    from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 
     settings = Recipe.load(recipe, overrides=set_)
     run_settings = settings.section("run", RunRecipe)
     model, section = settings.section("model", ModelRecipe), settings.section("pretrain", PretrainRecipe)
+    layout = settings.section("layout", LayoutRecipe)
     run = RunFolder.open(out or run_settings.folder)
 
     from training.trainer import pretrain as train
@@ -34,6 +35,7 @@ def pretrain(
             tokens=run.tokens,
             tokenizer=run.tokenizer,
             out=run.pretrain,
+            layout=layout,
             seed=run_settings.seed,
             ranks=ranks,
             stream=sys.stderr,

@@ -24,7 +24,9 @@ Leaf = Callable[[], list[Tensor]]
 def check_ranks(ranks: int) -> None:
     """Refuses a number of data ranks that no tree of halves has as its subtrees."""
     if ranks & (ranks - 1):
-        raise InputError(f"[pretrain] deterministic = true adds gradients in a binary tree; 1, 2, 4, 8, ... data ranks are allowed, got {ranks}")
+        raise InputError(
+            f"[pretrain] deterministic = true adds gradients in a binary tree; 1, 2, 4, 8, ... data ranks are allowed, got {ranks}"
+        )
 
 
 @torch.no_grad()

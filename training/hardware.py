@@ -19,6 +19,11 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def local_rank() -> int:
+    """This rank's number on its machine, as launchers set it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def threads_per_rank(threads: int, ranks: int) -> int:
     """An equal part of `threads` (0: every usable core) for each rank, at least one."""
     return max(1, (threads or usable_cores()) // ranks)

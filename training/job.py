@@ -15,6 +15,8 @@ from data_pipeline.tokens.tokenizer import load_tokenizer
 from modeling.config import DecoderConfig
 from modeling.counts import count_parameters
 from modeling.cpu_compiler import check_cpu_compiler
+from training.batches import BatchPlan
+from training.fixed_tree import check_ranks
 from training.hardware import memory_bytes, pick_device
 from training.recipe import FREE_TO_CHANGE, LayoutRecipe, ModelRecipe, PretrainRecipe
 
@@ -31,7 +33,7 @@ class Job:
     tokens: Path  # one folder of shards per source
     tokenizer: Path
     out: Path  # checkpoints/, metrics.jsonl, result.json and model/ go here
-    layout: LayoutRecipe = LayoutRecipe()
+    layout: LayoutRecipe = dataclasses.field(default_factory=LayoutRecipe)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` takes them back."""
@@ -54,13 +56,15 @@ class Plan:
     """What follows from a job before anything is trained."""
 
     mixture: Mixture
+    batches: BatchPlan
     config: DecoderConfig
     identity: dict[str, Any]
 
 
-def make_plan(job: Job) -> Plan:
+def make_plan(job: Job, ranks: int = 1) -> Plan:
     """Opens the shards, settles the decoder's sizes, and refuses what cannot work, each in one line."""
     recipe = job.recipe
+    check_layout(job, ranks)
     if not recipe.phases:
         raise InputError(
             '[pretrain] phases is empty; give at least one, like phases = [{ name = "one", steps = 100, weights = { web = 1 } }]'
@@ -75,7 +79,7 @@ def make_plan(job: Job) -> Plan:
             f"[pretrain] context = {recipe.context} is longer than the decoder's max_positions = {config.max_positions}; "
             "lower it or set [model] max_positions"
         )
-    check_memory(config)
+    check_memory(config, ranks)
     digest = sha256_of(job.tokenizer / "tokenizer.json")
     for source, one in shards.items():
         if one.tokenizer_sha256 != digest:
@@ -84,11 +88,37 @@ def make_plan(job: Job) -> Plan:
         unknown = {source for source, weight in phase.weights.items() if weight == 0} - shards.keys()
         shards.update({source: next(iter(shards.values())) for source in unknown})
     mixture = Mixture(list(recipe.phases), shards, recipe.context, recipe.rows_per_step, job.seed)
-    return Plan(mixture, config, identity_of(job, config, mixture))
+    batches = BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, job.layout.data_ranks(ranks))
+    return Plan(mixture, batches, config, identity_of(job, config, mixture))
 
 
-def check_memory(config: DecoderConfig) -> None:
-    """Refuses a decoder whose training state alone is more than this machine's memory."""
+def check_layout(job: Job, ranks: int) -> None:
+    """Refuses settings that so many ranks cannot have."""
+    recipe, layout = job.recipe, job.layout
+    data = layout.data_ranks(ranks)
+    if not recipe.deterministic:
+        return
+    if layout.zero_stage > 1 and ranks > 1:
+        raise InputError(
+            "[pretrain] deterministic = true adds gradients in its own fixed order; [layout] zero_stage 0 and 1 are allowed, "
+            f"got {layout.zero_stage}"
+        )
+    if layout.context > 1:
+        raise InputError(
+            f"[pretrain] deterministic = true is for data and tensor ranks; [layout] context = 1 is allowed, got {layout.context}"
+        )
+    check_ranks(data)
+    if not recipe.micro_rows or recipe.rows_per_step % (data * recipe.micro_rows):
+        raise InputError(
+            "[pretrain] deterministic = true needs forward passes of equally many rows: a micro_rows that divides the "
+            f"{recipe.rows_per_step} rows of {data} data ranks, got {recipe.micro_rows}"
+        )
+
+
+def check_memory(config: DecoderConfig, ranks: int = 1) -> None:
+    """Refuses a decoder whose training state alone is more than this machine's memory; of several ranks `phial plan` knows more."""
+    if ranks > 1:
+        return
     on_cpu = pick_device().type == "cpu"  # beside a GPU only the weights begin here, in float32
     needed, there = count_parameters(config) * (STATE_BYTES if on_cpu else 4), memory_bytes()
     if needed > there:
@@ -114,6 +144,7 @@ def identity_of(job: Job, config: DecoderConfig, mixture: Mixture) -> dict[str, 
     """Every setting that decides what is trained, flat: a checkpoint is gone on from only where all of them agree."""
     recipe = job.recipe.model_dump(mode="json")
     model = json.loads(json.dumps(dataclasses.asdict(config)))  # as a manifest gives it back: lists for tuples
-    identity = {f"[pretrain] {name}": value for name, value in recipe.items() if name not in FREE_TO_CHANGE}
+    free = FREE_TO_CHANGE - ({"micro_rows", "threads", "attention", "recompute", "compile"} if job.recipe.deterministic else set())
+    identity = {f"[pretrain] {name}": value for name, value in recipe.items() if name not in free}
     identity |= {f"[model] {name}": value for name, value in model.items()}
     return identity | {"[run] seed": job.seed, "data": mixture.fingerprint()}

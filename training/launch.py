@@ -54,13 +54,14 @@ def start(job: Job, rank: int, ranks: int, meeting: Path, log: Path, stream: Tex
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),
+        "PHIAL_MEETING": str(meeting / "rendezvous"),
         "OMP_NUM_THREADS": str(threads_per_rank(job.recipe.threads, ranks)),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]),
     }
     environment.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")  # the host's name may not resolve
     shown = stream if rank == 0 and stream is not None else subprocess.DEVNULL
     with open(log, "wb") as errors:
-        command = [sys.executable, "-m", "training.worker", str(meeting)]
+        command = [sys.executable, "-m", "training.worker", str(meeting / "job.json")]
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=shown, stderr=errors)
 
 

@@ -10,6 +10,7 @@ from modeling.decoder import Decoder
 from modeling.mup import ParameterScales, parameter_scales
 from training.recipe import PretrainRecipe
 
+
 class GatedAdamW(torch.optim.AdamW):
     """AdamW that asks before an update. DeepSpeed calls it with its own flat parameters after the norm is known and copies what it finds
     then, so an update that is left out here changes neither weights nor moments, whatever wraps it."""

@@ -29,7 +29,7 @@ class Bucket:
 
 
 class Reducer:
-    """Sums the gradients of `parameters` over `group`. Per update: `expect_last` before the last micro-batch's backward pass, `finish` after.
+    """Sums the gradients of `parameters` over `group`. Per update: `expect_last` before the last micro-batch's way back, `finish` after.
 
     A parameter's gradient may come from another tensor's (a bfloat16 copy): `watched` names that tensor, whose own hooks must have filled
     `parameter.grad` by then. Without `overlap` everything is sent in `finish`.

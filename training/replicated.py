@@ -37,7 +37,9 @@ from training.state import MOMENTS, WEIGHT, Fragment
 class ReplicatedEngine:
     """Forward, backward, sum, clip, AdamW."""
 
-    def __init__(self, decoder: Decoder, recipe: PretrainRecipe, layout: LayoutRecipe, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, decoder: Decoder, recipe: PretrainRecipe, precision: str, device: torch.device, layout: LayoutRecipe = LayoutRecipe()
+    ) -> None:
         self.mesh = decoder.parallel.mesh
         self.data, self.same, self.tensor = self.mesh.group("data"), self.mesh.group(*SAME_WEIGHTS), self.mesh.group("tensor")
         self.decoder = prepare_decoder(decoder, recipe, device).train()

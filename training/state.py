@@ -29,8 +29,8 @@ class TensorReader(Protocol):
 class Fragment:
     """Entries `begin` to `end` of this rank's tensor of parameter `name`, row by row: `values` (end - begin,), a view of the state itself.
 
-    `kind` is WEIGHT or one of MOMENTS. `mine` says that this rank writes it: of ranks that hold the same, one does. Where `values` is a copy
-    (states kept elsewhere), `store` puts others in their place.
+    `kind` is WEIGHT or one of MOMENTS. `mine` says that this rank writes it: of ranks that hold the same, one does. Where `values` is a
+    copy (of states kept elsewhere), `store` puts others in their place.
     """
 
     kind: str

@@ -1,16 +1,13 @@
 """Pretraining: the loop, short, and what it hands back."""
 
 import hashlib
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
-from data_pipeline.errors import InputError
 from data_pipeline.provenance import peak_rss_bytes
 from data_pipeline.storage import write_json
 from modeling.checkpoint import Checkpoint
@@ -22,13 +19,17 @@ from modeling.model_checkpoint import decoder_metadata
 from modeling.rope import factors_of_length
 from training.batches import BatchPlan, read_batch
 from training.checkpoint import CheckpointStore
-from training.engine import Engine, PlainEngine, StepResult, load_weights
-from training.hardware import pick_attention, pick_device, resolve_precision, threads_per_rank
+from training.engine import Engine
+from training.hardware import local_rank, pick_attention, pick_device, resolve_precision, threads_per_rank
 from training.job import Job, Plan, make_plan
+from training.layout import build_parallel
 from training.metrics import Metrics
 from training.progress import TrainingProgress
-from training.recipe import ModelRecipe, PretrainRecipe
+from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.schedule import learning_rate
+from training.state import WEIGHT, load_weights, restore, state_pieces
+from training.step_log import Clock, StepLog
+from training.world import World
 
 
 def pretrain(
@@ -38,6 +39,7 @@ def pretrain(
     tokens: str | Path,
     tokenizer: str | Path,
     out: str | Path,
+    layout: LayoutRecipe | None = None,
     seed: int = 0,
     ranks: int = 1,
     stream: TextIO | None = None,
@@ -50,13 +52,13 @@ def pretrain(
     Returns steps, tokens, loss, parameters, tokens_per_s, seconds, cpu_seconds, peak_rss_bytes, resumed_from, ranks, precision and
     model; seconds count all runs that led here.
     """
-    job = Job(recipe=recipe, model=model, seed=seed, tokens=Path(tokens), tokenizer=Path(tokenizer), out=Path(out))
-    plan = make_plan(job)  # every mistake is told before a rank is started
-    BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, ranks)
+    where = {"tokens": Path(tokens), "tokenizer": Path(tokenizer), "out": Path(out)}
+    job = Job(recipe=recipe, model=model, seed=seed, layout=layout or LayoutRecipe(), **where)
+    plan = make_plan(job, ranks)  # every mistake is told before a rank is started
     if ranks > 1:
         from training.launch import launch
 
-        CheckpointStore(job.out / "checkpoints", recipe.keep_last, plan.identity).latest(lambda line: None)
+        store_of(job, plan).latest(lambda line: None)
         accepted()
         return launch(job, ranks, stream)
     before = torch.get_num_threads()
@@ -67,8 +69,15 @@ def pretrain(
         torch.set_num_threads(before)
 
 
+def store_of(job: Job, plan: Plan, say: Callable[[str], None] = lambda line: None) -> CheckpointStore:
+    """The run's checkpoints."""
+    recipe = job.recipe
+    folder = recipe.checkpoints or job.out / "checkpoints"
+    return CheckpointStore(folder, recipe.keep_last, plan.identity, keep_every=recipe.keep_every, say=say)
+
+
 def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Dropout masks depend on the step and the rank alone: ranks differ from one another, and a resumed run from nothing."""
+    """Dropout masks depend on the step and the data rank alone: ranks that see other rows draw others, a resumed run the same."""
     torch.manual_seed(int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()))
 
 
@@ -77,12 +86,11 @@ class Run:
 
     def __init__(self, job: Job, plan: Plan, stream: TextIO | None, rank: int = 0, ranks: int = 1) -> None:
         self.job, self.plan, self.recipe = job, plan, job.recipe
-        self.stream = stream if rank == 0 else None
-        self.batches = BatchPlan.deal(job.recipe.rows_per_step, job.recipe.micro_rows, ranks)
-        self.rank, self.ranks = rank, ranks
+        self.world = World(rank, ranks)
+        self.stream = stream if self.world.first else None
         self.num_steps = plan.mixture.num_steps
         self.tokens_per_step = job.recipe.rows_per_step * job.recipe.context
-        self.store = CheckpointStore(job.out / "checkpoints", job.recipe.keep_last, plan.identity)
+        self.store = store_of(job, plan, self.say)
         self.metrics = Metrics(job.out / "metrics.jsonl")
         self.precision, self.precision_line = resolve_precision(job.recipe.precision)
         self.attention: str = job.recipe.attention
@@ -92,63 +100,88 @@ class Run:
     def train(self, accepted: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """From the start or the last checkpoint to the end; writes the model and returns the result. `accepted` is called before the
         first step."""
-        checkpoint = self.store.latest(self.say)
-        self.start = checkpoint.metadata["step"] if checkpoint else 0
-        engine = self.build_engine(checkpoint)
-        accepted()
-        self.clock = Clock(checkpoint.metadata if checkpoint else {})
-        self.log = StepLog(checkpoint.metadata if checkpoint else {})
-        if self.rank == 0:
+        self.checkpoint = self.store.latest(self.say, self.world)
+        saved = self.checkpoint.metadata if self.checkpoint else {}
+        self.start, self.updates = saved.get("step", 0), saved.get("updates", saved.get("step", 0))
+        self.clock, self.log = Clock(saved), StepLog(saved)
+        if self.world.first:
             self.metrics.rewind(self.start)
+        if self.start == self.num_steps:
+            accepted()
+            self.say("pretrain: every step was done already")
+            return self.finish()
+        self.engine = self.build_engine()
+        accepted()
         self.say(self.opening_line())
+        data_index = self.engine.mesh.coordinate("data")
         with TrainingProgress(self.num_steps, self.start, self.stream) as progress:
             for step in range(self.start, self.num_steps):
-                seed_dropout(self.job.seed, step, self.rank)
-                batch = read_batch(self.plan.mixture, self.batches, step, self.rank)
+                # Ranks that work on the same rows draw the same dropout, ranks that see others another.
+                seed_dropout(self.job.seed, step, data_index)
+                batch = read_batch(self.plan.mixture, self.batches, step, data_index)
                 rate = learning_rate(self.recipe, step, self.num_steps)
-                self.log.add(engine.step(batch, rate))
-                self.after_step(engine, step + 1, rate, progress)
-        return self.finish(engine)
+                result = self.engine.step(batch, rate)
+                self.updates += result.applied
+                self.log.add(step + 1, result)
+                self.after_step(step + 1, rate, progress)
+        return self.finish()
 
-    def build_engine(self, checkpoint: Checkpoint | None) -> Engine:
+    @property
+    def batches(self) -> BatchPlan:
+        return self.plan.batches
+
+    def build_engine(self) -> Engine:
         """The decoder, seeded or from the checkpoint, inside its engine."""
-        decoder = Decoder(self.plan.config, attention=self.attention, rope_factors=factors_of_length(self.plan.config, self.recipe.context))
-        if checkpoint is None:
+        decoder = Decoder(
+            self.plan.config,
+            attention=self.attention,
+            rope_factors=factors_of_length(self.plan.config, self.recipe.context),
+            parallel=build_parallel(self.job.layout, self.world.ranks),
+        )
+        if self.checkpoint is None:
             initialise(decoder, torch.Generator().manual_seed(self.job.seed))
         else:
-            load_weights(decoder, checkpoint)
+            load_weights(decoder, self.checkpoint)
         engine = self.wrap(decoder)
-        if checkpoint is not None:
-            engine.restore(checkpoint, self.start)
+        if self.checkpoint is not None:
+            restore(engine.fragments(), engine.pieces, self.checkpoint)
+            engine.resume(self.updates)
         return engine
 
     def wrap(self, decoder: Decoder) -> Engine:
-        """Plain torch on one rank, DeepSpeed on more."""
-        if self.ranks == 1:
-            return PlainEngine(decoder, self.recipe, self.precision, pick_device())
+        """DeepSpeed where several ranks divide states among them, plain torch everywhere else."""
+        job, device = self.job, pick_device(local_rank())
+        if self.world.ranks == 1 or job.layout.zero_stage == 0 or job.recipe.deterministic:
+            from training.replicated import ReplicatedEngine
+
+            return ReplicatedEngine(decoder, job.recipe, self.precision, device, job.layout)
         from training.zero import ZeroEngine
 
-        return ZeroEngine(decoder, self.recipe, self.precision, self.batches, self.job.out)
+        return ZeroEngine(decoder, job.recipe, job.layout, self.precision, device, self.batches, job.out)
 
-    def after_step(self, engine: Engine, done: int, rate: float, progress: TrainingProgress) -> None:
+    def after_step(self, done: int, rate: float, progress: TrainingProgress) -> None:
         """Logs and writes a checkpoint where it is time to; a loss that is no number stops the run before it can be saved."""
         last = done == self.num_steps
         saves = last or done % self.recipe.checkpoint_every == 0
         logs = last or done % self.recipe.log_every == 0
         progress.advance(done)
         if saves or logs:
-            self.log.settle(done, self.store.folder)
+            self.log.settle(self.store.folder)
         if logs:
             row = self.row(done, rate)
-            if self.rank == 0:
+            if self.world.first:
                 self.metrics.append(row)
             progress.show(row)
         if saves:
-            spent = {"seconds": self.clock.seconds, "cpu_seconds": engine.total(self.clock.cpu_seconds)}
-            layout = {"precision": self.precision, "ranks": self.ranks, "zero_stage": self.recipe.zero_stage if self.ranks > 1 else 0}
-            self.store.write(
-                engine, done, {"losses": self.log.losses, "loss": self.log.last, **spent, **layout, **decoder_metadata(self.plan.config)}
-            )
+            self.save(done)
+
+    def save(self, done: int) -> None:
+        """Copies the state after step `done` to host memory; it is written while training goes on."""
+        spent = {"seconds": self.clock.seconds, "cpu_seconds": self.world.total(self.clock.cpu_seconds)}
+        layout = {"precision": self.precision, "ranks": self.world.ranks, "layout": self.job.layout.model_dump(mode="json")}
+        told = {"updates": self.updates, "losses": self.log.losses, "loss": self.log.last}
+        metadata = {**told, **spent, **layout, **decoder_metadata(self.plan.config)}
+        self.store.begin(done, state_pieces(self.engine.fragments(), self.engine.pieces), metadata, self.world)
 
     def row(self, done: int, rate: float) -> dict[str, Any]:
         """One row of metrics.jsonl."""
@@ -164,17 +197,14 @@ class Run:
             "seconds": self.clock.seconds,
         }
 
-    def finish(self, engine: Engine) -> dict[str, Any]:
-        """Writes the model folder and the result."""
-        if self.start == self.num_steps:
-            self.say("pretrain: every step was done already")
+    def finish(self) -> dict[str, Any]:
+        """Writes the model folder, from the last checkpoint, and the result."""
+        self.store.finish()
+        self.world.meet()
         model = self.job.out / "model"
-        weights = engine.weights()
-        if self.rank == 0:
+        if self.world.first:
+            weights = whole_weights(Checkpoint(self.store.place(self.num_steps)))
             write_hf_folder(model, self.plan.config, weights, tokenizer=self.job.tokenizer)
-        else:
-            for _ in weights:
-                pass
         tokens = self.num_steps * self.tokens_per_step
         result = {
             "steps": self.num_steps,
@@ -183,25 +213,25 @@ class Run:
             "parameters": count_parameters(self.plan.config),
             "tokens_per_s": tokens / self.clock.seconds,
             "seconds": self.clock.seconds,
-            "cpu_seconds": engine.total(self.clock.cpu_seconds),
-            "peak_rss_bytes": int(engine.total(peak_rss_bytes())),
+            "cpu_seconds": self.world.total(self.clock.cpu_seconds),
+            "peak_rss_bytes": int(self.world.total(peak_rss_bytes())),
             "resumed_from": self.start or None,
-            "ranks": self.ranks,
+            "ranks": self.world.ranks,
             "precision": self.precision,
             "model": str(model),
         }
-        if self.rank == 0:
+        if self.world.first:
             write_json(self.job.out / "result.json", result)
         return result
 
     def opening_line(self) -> str:
         """What is about to be trained, on what."""
-        where = f"{self.ranks} ranks, ZeRO-{self.recipe.zero_stage}" if self.ranks > 1 else "one rank"
         begin = f"going on from step {self.start} of {self.num_steps}" if self.start else f"{self.num_steps} steps"
         numerics = self.precision_line or f"{self.precision} products"
         return (
             f"pretrain: {count_parameters(self.plan.config):,} parameters, {begin} of {self.tokens_per_step:,} tokens; "
-            f"{where}, {torch.get_num_threads()} threads each, {numerics}, attention {self.attention}"
+            f"{describe_layout(self.job.layout, self.world.ranks)}, {torch.get_num_threads()} threads each, {numerics}, "
+            f"attention {self.attention}"
         )
 
     def say(self, line: str) -> None:
@@ -209,63 +239,18 @@ class Run:
             print(line, file=self.stream, flush=True)
 
 
-class StepLog:
-    """Losses since the last logged row. They stay on the device until a row or a checkpoint needs them."""
-
-    def __init__(self, saved: dict[str, Any]) -> None:
-        self.losses: list[float] = saved.get("losses", [])
-        self.last: float = saved.get("loss", math.nan)
-        self.grad_norm = math.nan
-        self.pending: list[Tensor] = []
-        self.norms: list[Tensor] = []
-
-    def add(self, result: StepResult) -> None:
-        self.pending.append(result.loss)
-        self.norms.append(result.grad_norm)
-
-    def settle(self, done: int, folder: Path) -> None:
-        """Reads what is pending, up to step `done`, and stops the run where a number is not finite."""
-        if not self.pending:
-            return
-        losses, norms = torch.stack([torch.stack(self.pending), torch.stack(self.norms)]).tolist()
-        first = done - len(losses) + 1
-        for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first):
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise InputError(
-                    f"pretrain: step {step}: the loss is {loss} and the gradient norm {norm}; stopped, the last checkpoint in {folder} "
-                    "is kept. Lower [pretrain] learning_rate or clip, or lengthen warmup_steps, and start over"
-                )
-        self.losses += losses
-        self.last, self.grad_norm = losses[-1], norms[-1]
-        self.pending, self.norms = [], []
-
-    def take_mean(self) -> float:
-        """The mean loss since the last row."""
-        mean = math.fsum(self.losses) / len(self.losses)
-        self.losses = []
-        return mean
+def whole_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+    """A checkpoint's weights by parameter name, one at a time."""
+    prefix = f"{WEIGHT}/"
+    for name in checkpoint.names:
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), checkpoint.read(name)
 
 
-class Clock:
-    """Wall and CPU seconds of a run, those before its last resumption included. Nothing is decided by them."""
-
-    def __init__(self, spent: dict[str, Any]) -> None:
-        self.before, self.cpu_before = spent.get("seconds", 0.0), spent.get("cpu_seconds", 0.0)
-        self.began = self.lap_began = time.perf_counter()
-        self.cpu_began = time.process_time()
-        self.lap_step: int | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.began
-
-    @property
-    def cpu_seconds(self) -> float:
-        return self.cpu_before + time.process_time() - self.cpu_began
-
-    def lap(self, done: int, start: int) -> tuple[int, float]:
-        """Steps and seconds since the lap before, or since the run went on at step `start`."""
-        now = time.perf_counter()
-        steps, seconds = done - (start if self.lap_step is None else self.lap_step), now - self.lap_began
-        self.lap_step, self.lap_began = done, now
-        return steps, seconds
+def describe_layout(layout: LayoutRecipe, ranks: int) -> str:
+    """How the ranks stand, in words."""
+    if ranks == 1:
+        return "one rank"
+    axes = {"data": layout.data_ranks(ranks), "context": layout.context, "tensor": layout.tensor}
+    shown = " x ".join(f"{name} {length}" for name, length in axes.items() if length > 1)
+    return f"{ranks} ranks ({shown}), ZeRO-{layout.zero_stage}"

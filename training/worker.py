@@ -1,4 +1,8 @@
-"""One rank of a run of several, started by `training/launch.py` as `python -m training.worker MEETING_FOLDER`."""
+"""One rank of a run of several: `python -m training.worker JOB.json`, with RANK, LOCAL_RANK and WORLD_SIZE in the environment.
+
+Ranks of one machine meet through a file (PHIAL_MEETING, set by `training/launch.py`), ranks of several at MASTER_ADDR:MASTER_PORT, as
+torchrun sets them. JOB.json is `training.job.Job`; a line that the user can act on is written beside it as error.json.
+"""
 
 import datetime
 import os
@@ -18,39 +22,41 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def main(meeting: Path) -> None:
+def main(job_file: Path) -> None:
     """Joins the other ranks and trains."""
     import torch
     import torch.distributed as dist
 
     from data_pipeline.storage import read_json, write_json
+    from training.hardware import local_rank
     from training.job import Job, make_plan
     from training.trainer import Run
     from training.zero import remove_stale_locks
 
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    job = Job.from_json(read_json(meeting / "job.json"))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    job = Job.from_json(read_json(job_file))
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(local_rank())
+    meeting = os.environ.get("PHIAL_MEETING")
     dist.init_process_group(
         "nccl" if cuda else "gloo",
-        init_method=f"file://{meeting / 'rendezvous'}",
+        init_method=f"file://{meeting}" if meeting else "env://",
         rank=rank,
         world_size=ranks,
         timeout=datetime.timedelta(minutes=30),
     )
     try:
-        run = Run(job, make_plan(job), sys.stdout, rank, ranks)
-        if rank == 0:
+        run = Run(job, make_plan(job, ranks), sys.stdout, rank, ranks)
+        if local_rank() == 0:
             remove_stale_locks(run.say)
         dist.barrier()
         run.train()
         dist.barrier()
     except Exception as error:
         if getattr(error, "exit_code", None) == 2:
-            write_json(meeting / "error.json", {"line": str(error)})
+            write_json(job_file.with_name("error.json"), {"line": str(error), "rank": rank})
         raise
     dist.destroy_process_group()
 

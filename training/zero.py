@@ -31,7 +31,11 @@ def zero_config(recipe: PretrainRecipe, layout: LayoutRecipe, precision: str, ba
     DeepSpeed counts rows by ranks that hold the same weights; ranks along "context" work on the same ones, so its count is a multiple of
     ours, and only used for a check of its own.
     """
-    zero: dict[str, Any] = {"stage": layout.zero_stage, "overlap_comm": layout.overlap and torch.cuda.is_available(), "contiguous_gradients": True}
+    zero: dict[str, Any] = {
+        "stage": layout.zero_stage,
+        "overlap_comm": layout.overlap and torch.cuda.is_available(),
+        "contiguous_gradients": True,
+    }
     if layout.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     config: dict[str, Any] = {

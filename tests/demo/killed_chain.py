@@ -24,7 +24,7 @@ from transformers import Trainer
 
 import demo
 import phial
-from training.engine import PlainEngine
+from training.replicated import ReplicatedEngine
 
 CALLS = ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "write")
 
@@ -42,7 +42,7 @@ class Moments:
     def watch(self) -> None:
         for name in CALLS:
             setattr(os, name, self.counted(getattr(os, name)))
-        PlainEngine.step = self.counted(PlainEngine.step)  # type: ignore[method-assign]
+        ReplicatedEngine.step = self.counted(ReplicatedEngine.step)  # type: ignore[method-assign]
         Trainer.training_step = self.counted(Trainer.training_step)  # type: ignore[method-assign]
         demo.STAGES = tuple(dataclasses.replace(stage, work=self.begins(stage.name, stage.work)) for stage in demo.STAGES)
 

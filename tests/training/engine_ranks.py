@@ -64,7 +64,7 @@ def build(layout: dict[str, Any], ranks: int, precision: str = "float32", config
     initialise(decoder, torch.Generator().manual_seed(7))
     device = torch.device("cpu")
     if laid.zero_stage == 0 or ranks == 1 or recipe.deterministic:
-        return ReplicatedEngine(decoder, recipe, laid, precision, device), batches
+        return ReplicatedEngine(decoder, recipe, precision, device, laid), batches
     return ZeroEngine(decoder, recipe, laid, precision, device, batches), batches
 
 

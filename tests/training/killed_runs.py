@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from training.engine import PlainEngine
 from training.recipe import ModelRecipe, PretrainRecipe
+from training.replicated import ReplicatedEngine
 from training.trainer import pretrain
 
 PHASES = [{"name": "one", "steps": 7, "weights": {"web": 1.0}}, {"name": "two", "steps": 7, "weights": {"web": 1.0, "synthetic": 3.0}}]
@@ -55,7 +55,7 @@ def kill_after(moments: int) -> None:
 
     for name in ("replace", "rename", "fsync", "unlink", "rmdir", "mkdir", "write"):
         setattr(os, name, counted(getattr(os, name)))
-    PlainEngine.step = counted(PlainEngine.step)  # type: ignore[method-assign]
+    ReplicatedEngine.step = counted(ReplicatedEngine.step)  # type: ignore[method-assign]
 
 
 def main(corpus: Path, out: Path, seed: int, kills: int) -> None:

@@ -12,8 +12,11 @@ from modeling.config import BlockSparse, DecoderConfig
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from training.batches import BatchPlan, MicroBatch
-from training.engine import Engine, PlainEngine
-from training.recipe import PretrainRecipe
+from training.engine import Engine
+from training.layout import build_parallel
+from training.recipe import LayoutRecipe, PretrainRecipe
+from training.replicated import ReplicatedEngine
+from training.state import WEIGHT
 
 SMALL = DecoderConfig(
     vocab_size=64,
@@ -49,12 +52,26 @@ def batch(step: int, rank: int, ranks: int) -> MicroBatch:
 def train(engine: Engine, steps: int) -> dict[str, torch.Tensor]:
     """Every weight after `steps` steps, and the losses."""
     rates = [RECIPE.learning_rate * min(1.0, (step + 1) / 3) for step in range(steps)]
-    losses = [engine.step([batch(step, engine.rank, engine.ranks)], rate).loss.detach() for step, rate in enumerate(rates)]
-    return {"losses": torch.stack(losses)} | {name: weight.clone() for name, weight in engine.weights()}
+    data = engine.mesh.group("data")
+    losses = [engine.step([batch(step, data.index, data.size)], rate).loss.detach() for step, rate in enumerate(rates)]
+    return {"losses": torch.stack(losses)} | whole_weights(engine)
 
 
-def start() -> Decoder:
-    return initialise(Decoder(SMALL), torch.Generator().manual_seed(0))
+def whole_weights(engine: Engine) -> dict[str, torch.Tensor]:
+    """Every weight by name, put together from what each rank holds."""
+    found = {name: torch.zeros(pieces.shape) for name, pieces in engine.pieces.items()}
+    for one in engine.fragments():
+        if one.kind == WEIGHT and (one.mine or engine.mesh.group("data").size == 1):
+            found[one.name].view(-1)[one.begin : one.end] = one.values
+    if dist.is_initialized():
+        for weight in found.values():
+            dist.all_reduce(weight)
+    return found
+
+
+def start(ranks: int = 1) -> Decoder:
+    decoder = Decoder(SMALL, parallel=build_parallel(LayoutRecipe(), ranks))
+    return initialise(decoder, torch.Generator().manual_seed(0))
 
 
 def run_rank(rank: int, ranks: int, stage: int, out: Path) -> None:
@@ -63,8 +80,12 @@ def run_rank(rank: int, ranks: int, stage: int, out: Path) -> None:
     from training.zero import ZeroEngine
 
     dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=ranks)
-    recipe = RECIPE.model_copy(update={"zero_stage": stage})
-    found = train(ZeroEngine(start(), recipe, "float32", BatchPlan.deal(4, 0, ranks), out), 6)
+    layout, device = LayoutRecipe(zero_stage=stage), torch.device("cpu")
+    if stage:
+        engine: Engine = ZeroEngine(start(ranks), RECIPE, layout, "float32", device, BatchPlan.deal(4, 0, ranks), out)
+    else:
+        engine = ReplicatedEngine(start(ranks), RECIPE, "float32", device, layout)
+    found = train(engine, 6)
     if rank == 0:
         torch.save(found, out / "found.pt")
     dist.barrier()
@@ -72,7 +93,7 @@ def run_rank(rank: int, ranks: int, stage: int, out: Path) -> None:
 
 
 def run_plain(steps: int) -> dict[str, torch.Tensor]:
-    return train(PlainEngine(start(), RECIPE, "float32", torch.device("cpu")), steps)
+    return train(ReplicatedEngine(start(), RECIPE, "float32", torch.device("cpu")), steps)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """bfloat16 weights with float32 masters: AdamW on the masters, small updates that count, and checkpoints in float32."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,10 +11,10 @@ from modeling.initialise import initialise
 from modeling.presets import TINY
 from training import master
 from training.batches import MicroBatch
-from training.engine import PlainEngine
 from training.master import MasterWeights
-from training.optimizer import MOMENTS
 from training.recipe import PretrainRecipe
+from training.replicated import ReplicatedEngine
+from training.state import MOMENTS, WEIGHT, restore, state_pieces
 
 RATE = 1e-5  # below what bfloat16 can add to a norm's weight of 1
 RECIPE = PretrainRecipe(learning_rate=RATE, weight_decay=0.1, clip=0.5, rows_per_step=4, micro_rows=2, context=24)
@@ -70,11 +72,17 @@ def reference(masters: bool, steps: int) -> list[torch.Tensor]:
     return weights
 
 
+def held(engine: ReplicatedEngine, kind: str) -> dict[str, torch.Tensor]:
+    """One kind of the engine's state by parameter."""
+    shapes = {name: pieces.shape for name, pieces in engine.pieces.items()}
+    return {one.name: one.values.view(shapes[one.name]) for one in engine.fragments() if one.kind == kind}
+
+
 def test_masters_follow_adamw_and_small_updates_count() -> None:
-    engine = PlainEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
+    engine = ReplicatedEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
     for step in range(6):
         engine.step(batch_of(step), RATE)
-    ours = dict(engine.weights())
+    ours = held(engine, WEIGHT)
     start = [one.detach() for one in new_decoder().parameters()]
     for mine, theirs, before in zip(ours.values(), reference(masters=True, steps=6), start, strict=True):
         assert mine.dtype == torch.float32
@@ -87,9 +95,9 @@ def test_masters_follow_adamw_and_small_updates_count() -> None:
 
 
 def test_the_decoder_holds_rounded_masters_and_no_gradients() -> None:
-    engine = PlainEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
+    engine = ReplicatedEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
     engine.step(batch_of(0), 1e-2)
-    masters = dict(engine.weights())
+    masters = held(engine, WEIGHT)
     assert list(masters) == [name for name, _ in new_decoder().named_parameters()]
     for name, parameter in engine.decoder.named_parameters():
         assert isinstance(parameter, nn.Parameter)
@@ -134,15 +142,15 @@ def test_a_weight_used_twice_stays_one() -> None:
 class Saved:
     """A checkpoint in memory."""
 
-    def __init__(self, engine: PlainEngine) -> None:
-        self.tensors = {name: tensor.clone() for name, tensor in engine.tensors()}
+    def __init__(self, engine: ReplicatedEngine) -> None:
+        self.tensors = {one.name: one.tensor.clone() for one in state_pieces(engine.fragments(), engine.pieces)}
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str, offsets: Any = None, sizes: Any = None) -> torch.Tensor:
         return self.tensors[name].clone()
 
 
 def test_a_restored_engine_goes_on_with_the_same_bits() -> None:
-    engine = PlainEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
+    engine = ReplicatedEngine(new_decoder(), RECIPE, "bfloat16-master", torch.device("cpu"))
     engine.step(batch_of(0), 1e-3)
     saved = Saved(engine)
     assert all(tensor.dtype == torch.float32 for tensor in saved.tensors.values())
@@ -151,9 +159,10 @@ def test_a_restored_engine_goes_on_with_the_same_bits() -> None:
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             parameter.copy_(saved.read(f"weight/{name}"))
-    again = PlainEngine(decoder, RECIPE, "bfloat16-master", torch.device("cpu"))
-    again.restore(saved, 1)
+    again = ReplicatedEngine(decoder, RECIPE, "bfloat16-master", torch.device("cpu"))
+    restore(again.fragments(), again.pieces, saved)
+    again.resume(1)
     for one in (engine, again):
         one.step(batch_of(1), 1e-3)
-    for (name, mine), (_, theirs) in zip(engine.tensors(), again.tensors(), strict=True):
-        assert torch.equal(mine, theirs), name
+    for mine, theirs in zip(engine.fragments(), again.fragments(), strict=True):
+        assert torch.equal(mine.values, theirs.values), (mine.kind, mine.name)

@@ -184,7 +184,7 @@ def test_two_ranks_of_zero_keep_the_groups_rates(stage: int, tmp_path: Path, mon
         torch.testing.assert_close(found[name], tensor, atol=3e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
     # The check can fail: one rate for all groups gives other weights.
     monkeypatch.setattr(
-        "training.engine.set_learning_rate", lambda optimizer, rate: [one.update(lr=rate) for one in optimizer.param_groups]
+        "training.replicated.set_learning_rate", lambda optimizer, rate: [one.update(lr=rate) for one in optimizer.param_groups]
     )
     faulty = run_plain(6)
     assert (faulty["layers.0.attention.qkv.weight"] - wanted["layers.0.attention.qkv.weight"]).abs().max() > 1e-3

@@ -128,9 +128,10 @@ def test_packed_documents_do_not_leak_through_the_batch_path(corpus: Path, tmp_p
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(corpus: Path, tmp_path: Path, monkeypatch):
     from data_pipeline.errors import InputError
-    from training.engine import PlainEngine, StepResult
+    from training.engine import StepResult
+    from training.replicated import ReplicatedEngine
 
-    true_step = PlainEngine.step
+    true_step = ReplicatedEngine.step
     calls = []
 
     def poisoned(self, batch, rate):
@@ -138,7 +139,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(co
         result = true_step(self, batch, rate)
         return StepResult(result.loss * math.nan, result.grad_norm) if len(calls) == 7 else result
 
-    monkeypatch.setattr(PlainEngine, "step", poisoned)
+    monkeypatch.setattr(ReplicatedEngine, "step", poisoned)
     recipe = RECIPE.model_copy(update={"checkpoint_every": 3, "log_every": 4})
     with pytest.raises(InputError, match="step 7: the loss is nan"):
         pretrain(recipe, MODEL, tokens=corpus / "tokens", tokenizer=corpus / "tokenizer", out=tmp_path, seed=5)

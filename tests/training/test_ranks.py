@@ -15,7 +15,7 @@ import torch
 from modeling import load_decoder
 from training.launch import describe_death
 from training.metrics import read_metrics
-from training.recipe import ModelRecipe, PretrainRecipe
+from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.trainer import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +37,9 @@ MODEL = ModelRecipe(preset="tiny", window_keys=0)
 
 
 def run(corpus: Path, out: Path, ranks: int, **settings) -> dict:
+    layout = LayoutRecipe(**{name: settings.pop(name) for name in list(settings) if name in LayoutRecipe.model_fields})
     recipe = RECIPE.model_copy(update=settings)
-    return pretrain(recipe, MODEL, tokens=corpus / "tokens", tokenizer=corpus / "tokenizer", out=out, seed=5, ranks=ranks)
+    return pretrain(recipe, MODEL, layout=layout, tokens=corpus / "tokens", tokenizer=corpus / "tokenizer", out=out, seed=5, ranks=ranks)
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
@@ -96,7 +97,7 @@ def long_run(corpus: Path, tmp_path: Path):
     out = tmp_path / "run"
     phases = [{"name": "one", "steps": 3000, "weights": {"web": 1.0}, "max_epochs": 100_000}]
     settings = {**RECIPE.model_dump(mode="json"), "phases": phases, "checkpoint_every": 3000}
-    job = {"recipe": settings, "model": MODEL.model_dump(mode="json"), "seed": 5}
+    job = {"recipe": settings, "layout": {}, "model": MODEL.model_dump(mode="json"), "seed": 5}
     job |= {"tokens": str(corpus / "tokens"), "tokenizer": str(corpus / "tokenizer"), "out": str(out)}
     code = "import json, sys; from training.job import Job; from training.launch import launch; "
     code += "launch(Job.from_json(json.loads(sys.argv[1])), 2, None)"

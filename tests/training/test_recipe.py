@@ -16,7 +16,7 @@ from training.batches import BatchPlan
 from training.job import Job, make_plan
 from training.metrics import Metrics, read_metrics
 from training.optimizer import split_by_decay
-from training.recipe import Attention, ModelRecipe, PretrainRecipe
+from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.schedule import learning_rate
 
 PHASES = [{"name": "one", "steps": 6, "weights": {"web": 1.0}}, {"name": "two", "steps": 4, "weights": {"web": 1.0, "synthetic": 3.0}}]
@@ -31,12 +31,16 @@ def job(corpus: Path, out: Path, model: ModelRecipe | None = None, **settings) -
     return Job(recipe=recipe(**settings), model=shape, seed=5, tokens=corpus / "tokens", tokenizer=corpus / "tokenizer", out=out)
 
 
+MODELS = {"pretrain": PretrainRecipe, "model": ModelRecipe, "layout": LayoutRecipe}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("layout.sequence=true", "sequence=true splits tokens over tensor ranks, and tensor=1"),
         ("pretrain.learning_rate=0", "learning_rate = 0"),
         ("pretrain.schedule=linear", "schedule = 'linear'"),
-        ("pretrain.zero_stage=4", "zero_stage = 4"),
+        ("layout.zero_stage=4", "zero_stage = 4"),
         ("pretrain.lr=0.1", "no setting 'lr'"),
         ("pretrain.warmup_steps=11", "warmup_steps=11 is more than the 10 steps"),
         ("pretrain.threads=99999999999", "threads = 99999999999: input should be less than or equal to 1024"),
@@ -48,7 +52,7 @@ def test_a_wrong_setting_is_named(override: str, message: str):
     loaded = Recipe({"pretrain": {"phases": PHASES}}, "here.toml")
     loaded.override(override)
     with pytest.raises(InputError, match=message):
-        loaded.section(override.split(".")[0], ModelRecipe if override.startswith("model") else PretrainRecipe)
+        loaded.section(section := override.split(".")[0], MODELS[section])
 
 
 def test_settings_that_do_not_fit_each_other_are_told_without_the_section():
