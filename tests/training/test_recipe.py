@@ -16,7 +16,7 @@ from training.batches import BatchPlan
 from training.job import Job, make_plan
 from training.metrics import Metrics, read_metrics
 from training.optimizer import split_by_decay
-from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
+from training.recipe import Attention, LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.schedule import learning_rate
 
 PHASES = [{"name": "one", "steps": 6, "weights": {"web": 1.0}}, {"name": "two", "steps": 4, "weights": {"web": 1.0, "synthetic": 3.0}}]
