@@ -4,8 +4,11 @@
 
 import dataclasses
 import gc
+import hashlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,14 @@ from data_pipeline.tokens.mixture import Row
 from modeling.config import DecoderConfig
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
+from modeling.parallel.pieces import Pieces, parameter_pieces
 from modeling.presets import preset
+from training import replicated, zero
 from training.batches import BatchPlan, read_batch
 from training.layout import build_parallel
 from training.recipe import LayoutRecipe, PretrainRecipe
 from training.replicated import ReplicatedEngine
+from training.state import WEIGHT
 from training.zero import ZeroEngine
 
 STEPS = 20
@@ -85,6 +91,63 @@ def run(layout: dict[str, Any], precision: str = "float32", steps: int = STEPS, 
     del engine
     forget_deepspeed()
     return found
+
+
+def run_to_weights(layout: dict[str, Any], precision: str, settings: dict[str, Any]) -> tuple[list[tuple[float, float]], str]:
+    """Eight steps' losses and norms, and a digest of all weights."""
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    engine, batches = build(layout, ranks, precision, **settings)
+    found = train(engine, batches, range(8))
+    torch.set_num_threads(threads)
+    digest = hashlib.sha256()
+    for one in engine.fragments():
+        if one.kind == WEIGHT:
+            digest.update(one.name.encode() + one.values.numpy().tobytes())
+    return found, digest.hexdigest()
+
+
+def run_faulty(layout: dict[str, Any], fault: str) -> list[tuple[float, float]]:
+    """A run with something wrong in it, by name."""
+    if fault == "unmarked":
+        with forgotten_marks():
+            return run(layout)
+    engine, batches = build(layout, dist.get_world_size())
+    weight = engine.named["layers.0.attention.qkv.weight"]
+    weight.register_hook(lambda gradient: gradient * 2)
+    return train(engine, batches, range(STEPS))
+
+
+@contextmanager
+def forgotten_marks() -> Iterator[None]:
+    """No parameter is known as split over "tensor"."""
+
+    def mark_nothing(module: torch.nn.Module) -> dict[str, Pieces]:
+        return {name: dataclasses.replace(one, shared=True) for name, one in parameter_pieces(module).items()}
+
+    kept = replicated.mark_split_parameters
+    replicated.mark_split_parameters = zero.mark_split_parameters = mark_nothing
+    try:
+        yield
+    finally:
+        replicated.mark_split_parameters = zero.mark_split_parameters = kept
+
+
+def skip_one(layout: dict[str, Any], precision: str) -> tuple[Any, Any]:
+    """Steps 0, 1, 3 and 4 twice: with step 2's update refused between them, and without it."""
+
+    def state(engine: Any) -> list[bytes]:
+        return [one.values.numpy().tobytes() for one in engine.fragments()]
+
+    engine, batches = build(layout, dist.get_world_size(), precision)
+    train(engine, batches, range(2))
+    refused = engine.step(read_batch(Rows(), batches, 2, engine.mesh.coordinate("data")), 1e-3, lambda loss, norm: loss != loss or norm < 0)
+    assert not refused.applied
+    left_out = (train(engine, batches, range(3, 5)), state(engine))
+    engine, batches = build(layout, dist.get_world_size(), precision)
+    train(engine, batches, range(2))
+    return left_out, (train(engine, batches, range(3, 5)), state(engine))
 
 
 def pass_over_third_parties() -> None:
