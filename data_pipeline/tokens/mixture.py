@@ -6,7 +6,7 @@ A source is read epoch by epoch, each packed anew (`packing.py`), and goes on in
 T context, the input tokens of a row; a row carries T + 1 ids so that the last input token has its target too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -53,10 +53,30 @@ class Row:
     source: str
 
 
-class Mixture:
-    """The rows of all phases. `row(step, index)` counts steps over all phases and rows within a step."""
+@dataclass(frozen=True)
+class Start:
+    """Where a mixture takes over from another: at `step`, by when `rows` of each source have been read."""
 
-    def __init__(self, phases: list[PhaseRecipe], shards: dict[str, TokenShards], context: int, rows_per_step: int, seed: int) -> None:
+    step: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+class Mixture:
+    """The rows of all phases. `row(step, index)` counts steps over all phases and rows within a step.
+
+    One that takes over at `start` has the rows from that step on only: shares and the order of sources are those of its phases at that
+    step, and every source goes on where it was left.
+    """
+
+    def __init__(
+        self,
+        phases: list[PhaseRecipe],
+        shards: dict[str, TokenShards],
+        context: int,
+        rows_per_step: int,
+        seed: int,
+        start: Start = Start(),
+    ) -> None:
         check_sources(phases, shards)
         self.phases = phases
         self.shards = shards
@@ -71,6 +91,9 @@ class Mixture:
         self._before = [
             {source: sum(quota.get(source, 0) for quota in self._quotas[:n]) for source in self._sources} for n in range(len(phases))
         ]
+        self.start = start
+        # added to a source's count: what was read by then beside what these phases alone would have read
+        self._shift = {source: start.rows.get(source, 0) - rows for source, rows in self._own_rows(start.step).items()}
         self._pack = lru_cache(maxsize=2 * len(self._sources))(self._pack_epoch)
         self._epoch_rows: dict[str, list[int]] = {}  # source -> rows of each epoch that is read
         self._epoch_targets: dict[str, list[int]] = {}
@@ -85,8 +108,8 @@ class Mixture:
         rows = self._epoch_rows[source] = []
         targets = self._epoch_targets[source] = []
         for number, phase in enumerate(self.phases):
-            wanted = self._before[number][source] + self._quotas[number].get(source, 0)
-            if not self._quotas[number].get(source, 0):
+            wanted = self._before[number][source] + self._quotas[number].get(source, 0) + self._shift[source]
+            if not self._quotas[number].get(source, 0) or self._step_ends[number] <= self.start.step:
                 continue
             while sum(rows) < wanted and len(rows) < phase.max_epochs:
                 packing = self._pack(source, len(rows))
@@ -111,14 +134,30 @@ class Mixture:
             row -= count
         return len(rows) + row * len(rows) / sum(rows)
 
+    def _own_rows(self, step: int) -> dict[str, int]:
+        """Rows of each source in the first `step` steps of these phases."""
+        if step == self.num_steps:
+            return {source: self._before[-1][source] + self._quotas[-1].get(source, 0) for source in self._sources}
+        phase = next(number for number, end in enumerate(self._step_ends) if step < end)
+        begin = self._step_ends[phase - 1] if phase else 0
+        here = drawn(self._quotas[phase], (step - begin) * self.rows_per_step)
+        return {source: self._before[phase][source] + here.get(source, 0) for source in self._sources}
+
+    def rows_read(self, step: int) -> dict[str, int]:
+        """Rows of each source that the steps before `step` have read, those of earlier mixtures included."""
+        own = {source: rows + self._shift[source] for source, rows in self._own_rows(step).items()}
+        return self.start.rows | own
+
     def locate(self, step: int, index: int) -> tuple[str, int, int]:
         """Source, epoch and row in that epoch of row `index` of `step`."""
-        if not (0 <= step < self.num_steps and 0 <= index < self.rows_per_step):
-            raise IndexError(f"row {index} of step {step}: there are {self.num_steps} steps of {self.rows_per_step} rows")
+        if not (self.start.step <= step < self.num_steps and 0 <= index < self.rows_per_step):
+            raise IndexError(
+                f"row {index} of step {step}: there are steps {self.start.step} to {self.num_steps - 1} of {self.rows_per_step} rows"
+            )
         phase = next(number for number, end in enumerate(self._step_ends) if step < end)
         begin = self._step_ends[phase - 1] if phase else 0
         source, nth = draw(self._quotas[phase], (step - begin) * self.rows_per_step + index)
-        nth += self._before[phase][source]
+        nth += self._before[phase][source] + self._shift[source]
         for epoch, count in enumerate(self._epoch_rows[source]):
             if nth < count:
                 return source, epoch, nth
@@ -129,20 +168,7 @@ class Mixture:
         """Row `index` (0 .. rows_per_step - 1) of `step` (0 .. num_steps - 1)."""
         source, epoch, number = self.locate(step, index)
         starts, lengths = self._pack(source, epoch).pieces(number)
-        shards, slots = self.shards[source], self.context + 1
-        free = slots - int(lengths.sum())
-        pieces: list[NDArray[Any]] = [
-            shards.read(start, start + length) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
-        ]
-        if free:
-            pieces.append(np.full(free, shards.end_of_text_id))
-        ids = np.concatenate(pieces).astype(np.int64)
-        sizes = np.array([len(piece) for piece in pieces])
-        documents = np.repeat(np.arange(len(sizes)), sizes)
-        positions = np.arange(slots) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        inside = (documents[1:] == documents[:-1]) & (documents[1:] < len(lengths))
-        targets = np.where(inside, ids[1:], IGNORED)
-        return Row(ids, positions[:-1], documents[:-1], targets, source)
+        return read_row(self.shards[source], starts, lengths, self.context, source)
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides the rows: phases, shard contents, context, rows per step and seed."""
@@ -156,7 +182,7 @@ class Mixture:
         for number, phase in enumerate(self.phases):
             sources = {}
             for source, rows in sorted(self._quotas[number].items()):
-                before = self._before[number][source]
+                before = self._before[number][source] + self._shift[source]
                 sources[source] = {
                     "rows": rows,
                     "tokens": self._targets_at(source, before + rows) - self._targets_at(source, before),
@@ -168,7 +194,7 @@ class Mixture:
         return {"context": self.context, "rows_per_step": self.rows_per_step, "phases": phases, "sources": totals}
 
     def _source_report(self, source: str) -> dict[str, Any]:
-        rows = self._before[-1][source] + self._quotas[-1].get(source, 0)
+        rows = self._before[-1][source] + self._quotas[-1].get(source, 0) + self._shift[source]
         return {
             "tokens_available": self.shards[source].num_tokens,
             "documents": self.shards[source].num_documents,
@@ -187,6 +213,24 @@ class Mixture:
             row -= count
             total += self._epoch_targets[source][epoch]
         return total
+
+
+def read_row(shards: TokenShards, starts: IntArray, lengths: IntArray, context: int, source: str) -> Row:
+    """The row whose pieces are those spans of the source's long row of ids; free slots are filled with `<|endoftext|>`."""
+    slots = context + 1
+    free = slots - int(lengths.sum())
+    pieces: list[NDArray[Any]] = [
+        shards.read(start, start + length) for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)
+    ]
+    if free:
+        pieces.append(np.full(free, shards.end_of_text_id))
+    ids = np.concatenate(pieces).astype(np.int64)
+    sizes = np.array([len(piece) for piece in pieces])
+    documents = np.repeat(np.arange(len(sizes)), sizes)
+    positions = np.arange(slots) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    inside = (documents[1:] == documents[:-1]) & (documents[1:] < len(lengths))
+    targets = np.where(inside, ids[1:], IGNORED)
+    return Row(ids, positions[:-1], documents[:-1], targets, source)
 
 
 def check_sources(phases: list[PhaseRecipe], shards: dict[str, TokenShards]) -> None:
@@ -232,3 +276,14 @@ def draw(quota: dict[str, int], row: int) -> tuple[str, int]:
             return source, taken
         row, left = row - taken, left - count
     return last[0], row
+
+
+def drawn(quota: dict[str, int], row: int) -> dict[str, int]:
+    """How many of a phase's first `row` rows each source has: what `draw` counts."""
+    left = sum(quota.values())
+    found: dict[str, int] = {}
+    *first, last = quota.items()
+    for source, count in first:
+        found[source] = (2 * row * count + left) // (2 * left)
+        row, left = row - found[source], left - count
+    return found | {last[0]: row}
