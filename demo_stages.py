@@ -143,16 +143,16 @@ def pretrain_stage(chain: Chain) -> dict[str, Any]:
 
 def leave_other_checkpoints(chain: Chain) -> None:
     """Puts checkpoints of other settings or other data aside, which nothing may go on from: the plan has this stage done anew."""
-    from training.checkpoint import CheckpointStore
     from training.job import Job, make_plan
+    from training.resume import find_start, open_store
 
     run, sections = chain.run, chain.sections
     job = Job(
         recipe=sections["pretrain"], model=sections["model"], seed=chain.seed, tokens=run.tokens, tokenizer=run.tokenizer, out=run.pretrain
     )
-    store = CheckpointStore(run.pretrain / "checkpoints", sections["pretrain"].keep_last, make_plan(job).identity)
+    plan = make_plan(job)
     try:
-        store.latest(lambda line: None)
+        find_start(job, plan, open_store(job, plan))
     except InputError:
         aside = next(path for number in itertools.count(1) if not (path := run.root / f"pretrain.{number}").exists())
         run.pretrain.rename(aside)

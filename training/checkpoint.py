@@ -72,7 +72,7 @@ class CheckpointStore:
         return f"{self.folder}/step-{step:08d}"
 
     def latest(self, say: Callable[[str], None], world: World = ALONE) -> Checkpoint | None:
-        """The newest complete, intact checkpoint, the same on every rank; one of another run is refused, naming the setting that differs.
+        """The newest complete, intact checkpoint, the same on every rank.
 
         Ranks share the work of comparing files with their SHA-256; a corrupt one is named, and the checkpoint before is used.
         """
@@ -90,17 +90,16 @@ class CheckpointStore:
                 fault = str(error)
             faults = [one for one in world.gather(fault) if one is not None]
             if not faults:
-                self.check_identity(checkpoint)
                 return checkpoint
             self.corrupt.add(path)
             told(f"checkpoint skipped: {faults[0]}")
         return None
 
-    def check_identity(self, checkpoint: Checkpoint) -> None:
-        """Refuses a checkpoint whose recipe or data is not this run's."""
+    def check_identity(self, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
+        """Refuses a checkpoint whose recipe or data is not this run's `identity`, naming the first setting that differs."""
         made = checkpoint.metadata.get("identity", {})
-        for name in [*self.identity, *(name for name in made if name not in self.identity)]:
-            before, now = made.get(name), self.identity.get(name)
+        for name in [*identity, *(name for name in made if name not in identity)]:
+            before, now = made.get(name), identity.get(name)
             if before == now:
                 continue
             what = f"with {name} = {before!r}, and it is {now!r} now; put it back"
@@ -170,6 +169,11 @@ class CheckpointStore:
             finish_checkpoint(folder, world.ranks, metadata, attempt)
             self.prune()
         return size
+
+    def take_written(self) -> list[Written]:
+        """What was finished since this was last asked."""
+        taken, self.written = self.written, []
+        return taken
 
     def check(self) -> None:
         """Raises what writing in the background has failed with, in one line."""

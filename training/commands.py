@@ -15,6 +15,7 @@ def pretrain(
     out: Path | None = typer.Option(None, help="The run folder; by default [run] folder."),
     ranks: int = typer.Option(1, min=1, help="Processes on this machine: 1 is plain torch, more use DeepSpeed ZeRO."),
     set_: list[str] = typer.Option([], "--set", help="section.key=value, over the recipe; may be given several times."),
+    edit_mixture: bool = typer.Option(False, help="Go on from the last checkpoint with the recipe's phases where they are other ones."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:
     """Train a decoder from token shards; run again after an interruption to go on from the last checkpoint."""
@@ -39,6 +40,7 @@ def pretrain(
             seed=run_settings.seed,
             ranks=ranks,
             stream=sys.stderr,
+            edit_mixture=edit_mixture,
             accepted=lambda: settings.save(run.recipe),  # a refused recipe must not stand in the run that others made
         )
     except KeyboardInterrupt:

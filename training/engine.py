@@ -69,8 +69,9 @@ class LossModule(nn.Module):
     def forward(self, ids_BT: Tensor, positions_BT: Tensor, documents_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """The mean loss over this micro-batch's targets."""
         autocast = torch.autocast(ids_BT.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        z_loss = self.z_loss if self.training else 0.0  # what is compared between runs has no regularisation in it
         with autocast:
-            return self.decoder.loss(ids_BT, targets_BT, positions_BT=positions_BT, documents_BT=documents_BT, z_loss=self.z_loss)
+            return self.decoder.loss(ids_BT, targets_BT, positions_BT=positions_BT, documents_BT=documents_BT, z_loss=z_loss)
 
 
 def run_module(module: Any, micro: MicroBatch) -> Tensor:

@@ -35,11 +35,16 @@ def tree_sum(count: int, leaf: Leaf) -> list[Tensor]:
     if count % 2:
         total = with_gradients(leaf)
         for _ in range(count - 1):
-            torch._foreach_add_(total, with_gradients(leaf))
+            add_to(total, with_gradients(leaf))
         return total
     total = tree_sum(count // 2, leaf)
-    torch._foreach_add_(total, tree_sum(count // 2, leaf))
+    add_to(total, tree_sum(count // 2, leaf))
     return total
+
+
+def add_to(total: list[Tensor], more: list[Tensor]) -> None:
+    for one, other in zip(total, more, strict=True):
+        one.add_(other)
 
 
 def with_gradients(leaf: Leaf) -> list[Tensor]:

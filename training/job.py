@@ -10,8 +10,10 @@ from data_pipeline.errors import InputError
 from data_pipeline.storage import sha256_of
 from data_pipeline.tokens.chat import END, END_OF_TEXT
 from data_pipeline.tokens.mixture import Mixture
+from data_pipeline.tokens.mixture_history import EditedMixture
 from data_pipeline.tokens.shards import TokenShards
 from data_pipeline.tokens.tokenizer import load_tokenizer
+from data_pipeline.tokens.validation import check_held_out
 from modeling.config import DecoderConfig
 from modeling.counts import count_parameters
 from modeling.cpu_compiler import check_cpu_compiler
@@ -34,11 +36,17 @@ class Job:
     tokenizer: Path
     out: Path  # checkpoints/, metrics.jsonl, result.json and model/ go here
     layout: LayoutRecipe = dataclasses.field(default_factory=LayoutRecipe)
+    edit_mixture: bool = False  # other phases than the checkpoint's are meant
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` takes them back."""
         sections = {name: getattr(self, name).model_dump(mode="json") for name in ("recipe", "model", "layout")}
-        return {**sections, "seed": self.seed, **{name: str(getattr(self, name)) for name in ("tokens", "tokenizer", "out")}}
+        return {
+            **sections,
+            "seed": self.seed,
+            "edit_mixture": self.edit_mixture,
+            **{name: str(getattr(self, name)) for name in ("tokens", "tokenizer", "out")},
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Job":
@@ -47,6 +55,7 @@ class Job:
             model=ModelRecipe(**values["model"]),
             layout=LayoutRecipe(**values["layout"]),
             seed=values["seed"],
+            edit_mixture=values.get("edit_mixture", False),
             **{name: Path(values[name]) for name in ("tokens", "tokenizer", "out")},
         )
 
@@ -55,7 +64,7 @@ class Job:
 class Plan:
     """What follows from a job before anything is trained."""
 
-    mixture: Mixture
+    mixture: Mixture | EditedMixture
     batches: BatchPlan
     config: DecoderConfig
     identity: dict[str, Any]
@@ -87,6 +96,10 @@ def make_plan(job: Job, ranks: int = 1) -> Plan:
     for phase in recipe.phases:  # sources of weight 0 need no shards
         unknown = {source for source, weight in phase.weights.items() if weight == 0} - shards.keys()
         shards.update({source: next(iter(shards.values())) for source in unknown})
+    check_held_out(recipe.validation, recipe.phases)
+    for source in recipe.validation:
+        if TokenShards.open(job.tokens / source).tokenizer_sha256 != digest:
+            raise InputError(f"{job.tokens / source}: written with another tokenizer than {job.tokenizer}; run `phial data tokenize` again")
     mixture = Mixture(list(recipe.phases), shards, recipe.context, recipe.rows_per_step, job.seed)
     batches = BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, job.layout.data_ranks(ranks))
     return Plan(mixture, batches, config, identity_of(job, config, mixture))
@@ -140,7 +153,7 @@ def decoder_config(job: Job) -> DecoderConfig:
     return job.model.config(entries, eos_ids=ends, pad_id=tokenizer.token_to_id(END_OF_TEXT))
 
 
-def identity_of(job: Job, config: DecoderConfig, mixture: Mixture) -> dict[str, Any]:
+def identity_of(job: Job, config: DecoderConfig, mixture: Mixture | EditedMixture) -> dict[str, Any]:
     """Every setting that decides what is trained, flat: a checkpoint is gone on from only where all of them agree."""
     recipe = job.recipe.model_dump(mode="json")
     model = json.loads(json.dumps(dataclasses.asdict(config)))  # as a manifest gives it back: lists for tuples

@@ -17,6 +17,7 @@ from training.job import Job
 LAST_LINES = 3
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0
+REWOUND = 75  # how a rank ends that has gone back to a checkpoint (`training.trainer.Rewound`)
 
 
 class RankFailure(RuntimeError):
@@ -34,6 +35,13 @@ def launch(job: Job, ranks: int, stream: TextIO | None) -> dict[str, Any]:
     logs = job.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     (job.out / "result.json").unlink(missing_ok=True)
+    while not run_once(job, ranks, stream, logs):
+        pass  # the ranks have gone back to a checkpoint and begin again
+    return read_json(job.out / "result.json")
+
+
+def run_once(job: Job, ranks: int, stream: TextIO | None, logs: Path) -> bool:
+    """Starts the ranks and waits for them; whether they are done, and not to be started again."""
     with tempfile.TemporaryDirectory(prefix="phial-ranks-") as folder:
         meeting = Path(folder)
         (meeting / "job.json").write_text(json.dumps(job.to_json()), encoding="utf-8")
@@ -41,10 +49,9 @@ def launch(job: Job, ranks: int, stream: TextIO | None) -> dict[str, Any]:
         try:
             for rank in range(ranks):
                 processes.append(start(job, rank, ranks, meeting, logs / f"rank-{rank}.log", stream))
-            watch(processes, meeting, logs)
+            return watch(processes, meeting, logs)
         finally:
             end(processes)
-    return read_json(job.out / "result.json")
 
 
 def start(job: Job, rank: int, ranks: int, meeting: Path, log: Path, stream: TextIO | None) -> "subprocess.Popen[bytes]":
@@ -65,11 +72,13 @@ def start(job: Job, rank: int, ranks: int, meeting: Path, log: Path, stream: Tex
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=shown, stderr=errors)
 
 
-def watch(processes: "list[subprocess.Popen[bytes]]", meeting: Path, logs: Path) -> None:
-    """Returns when every rank has ended well, and raises at the first that has not."""
+def watch(processes: "list[subprocess.Popen[bytes]]", meeting: Path, logs: Path) -> bool:
+    """Returns when every rank has ended well (true) or wants to be started again (false), and raises at the first that has failed."""
     while True:
         codes = [process.poll() for process in processes]
-        dead = [rank for rank, code in enumerate(codes) if code]
+        if all(code == REWOUND for code in codes):
+            return False
+        dead = [rank for rank, code in enumerate(codes) if code and code != REWOUND]
         if dead:
             time.sleep(POLL_SECONDS)  # a rank that fails takes others along at once; the one with a line of its own is the cause
             told = meeting / "error.json"
@@ -78,7 +87,7 @@ def watch(processes: "list[subprocess.Popen[bytes]]", meeting: Path, logs: Path)
             rank = min(dead, key=lambda one: (codes[one] or 0) > 0)  # killed ones first: they are the cause, not the consequence
             raise RankFailure(describe_death(rank, codes[rank] or 0, logs / f"rank-{rank}.log"))
         if all(code == 0 for code in codes):
-            return
+            return True
         time.sleep(POLL_SECONDS)
 
 

@@ -153,15 +153,22 @@ class PretrainRecipe(Section):
 class LayoutRecipe(Section):
     """[layout]: how a decoder lies over ranks. Everything here may change from one resumption to the next."""
 
-    zero_stage: int = Field(1, ge=0, le=3, description="what data ranks divide: 0 nothing, 1 moments, 2 gradients too, 3 weights too")
-    tensor: int = Field(1, ge=1, le=1024, description="ranks over which heads, features and vocabulary are split")
-    context: int = Field(1, ge=1, le=1024, description="ranks over which the tokens of a row are split")
-    context_way: Literal["ulysses", "ring", "halo"] = Field(
-        "ulysses", description="how attention sees other ranks' tokens: tokens to heads and back, keys round a ring, the window's keys only"
+    zero_stage: int = Field(
+        default=1, ge=0, le=3, description="what data ranks divide: 0 nothing, 1 moments, 2 gradients too, 3 weights too"
     )
-    sequence: bool = Field(False, description="tokens between blocks are split over the tensor ranks as well (sequence parallelism)")
-    offload: Literal["none", "cpu"] = Field("none", description="cpu: the optimizer's states stay in host memory; ZeRO stages 1 to 3")
-    overlap: bool = Field(True, description="sum gradients while the backward pass goes on")
+    tensor: int = Field(default=1, ge=1, le=1024, description="ranks over which heads, features and vocabulary are split")
+    context: int = Field(default=1, ge=1, le=1024, description="ranks over which the tokens of a row are split")
+    context_way: Literal["ulysses", "ring", "halo"] = Field(
+        default="ulysses",
+        description="how attention sees other ranks' tokens: tokens to heads and back, keys round a ring, the window's keys only",
+    )
+    sequence: bool = Field(
+        default=False, description="tokens between blocks are split over the tensor ranks as well (sequence parallelism)"
+    )
+    offload: Literal["none", "cpu"] = Field(
+        default="none", description="cpu: the optimizer's states stay in host memory; ZeRO stages 1 to 3"
+    )
+    overlap: bool = Field(default=True, description="sum gradients while the backward pass goes on")
 
     @model_validator(mode="after")
     def parts_fit(self) -> "LayoutRecipe":

@@ -1,16 +1,18 @@
 """Pretraining: the loop, short, and what it hands back."""
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
+from data_pipeline.errors import InputError
 from data_pipeline.provenance import peak_rss_bytes
-from data_pipeline.storage import write_json
-from modeling.checkpoint import Checkpoint
+from data_pipeline.storage import read_json, write_json
+from modeling.checkpoint import Checkpoint, list_checkpoints
 from modeling.counts import count_parameters
 from modeling.decoder import Decoder
 from modeling.hf_weights import write_hf_folder
@@ -18,15 +20,19 @@ from modeling.initialise import initialise
 from modeling.model_checkpoint import decoder_metadata
 from modeling.rope import factors_of_length
 from training.batches import BatchPlan, read_batch
-from training.checkpoint import CheckpointStore
+from training.checkpoint import step_of
 from training.engine import Engine
+from training.evaluating import Evaluator, validation_losses
+from training.events import record
 from training.hardware import local_rank, pick_attention, pick_device, resolve_precision, threads_per_rank
 from training.job import Job, Plan, make_plan
 from training.layout import build_parallel
 from training.metrics import Metrics
 from training.progress import TrainingProgress
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
+from training.resume import find_start, history_now, open_store
 from training.schedule import learning_rate
+from training.spikes import SpikeWatch, contains, merged
 from training.state import WEIGHT, load_weights, restore, state_pieces
 from training.step_log import Clock, StepLog
 from training.world import World
@@ -44,36 +50,42 @@ def pretrain(
     ranks: int = 1,
     stream: TextIO | None = None,
     accepted: Callable[[], None] = lambda: None,
+    edit_mixture: bool = False,
+    evaluators: Sequence[Evaluator] = (),
 ) -> dict[str, Any]:
     """Trains a decoder on token shards; goes on from the last complete checkpoint in `out` if there is one.
 
     `tokens` holds one folder of shards per source. `out` gets checkpoints/, metrics.jsonl, result.json and model/ (Hugging Face's layout
     with the tokenizer's files). Progress goes to `stream`; `accepted` is called when nothing was refused, before the first step.
+    `edit_mixture` lets other phases than the checkpoint's take over; `evaluators` are asked at every evaluation, on one rank only.
     Returns steps, tokens, loss, parameters, tokens_per_s, seconds, cpu_seconds, peak_rss_bytes, resumed_from, ranks, precision and
     model; seconds count all runs that led here.
     """
     where = {"tokens": Path(tokens), "tokenizer": Path(tokenizer), "out": Path(out)}
-    job = Job(recipe=recipe, model=model, seed=seed, layout=layout or LayoutRecipe(), **where)
+    job = Job(recipe=recipe, model=model, seed=seed, layout=layout or LayoutRecipe(), edit_mixture=edit_mixture, **where)
     plan = make_plan(job, ranks)  # every mistake is told before a rank is started
     if ranks > 1:
         from training.launch import launch
 
-        store_of(job, plan).latest(lambda line: None)
+        find_start(job, plan, open_store(job, plan))
         accepted()
         return launch(job, ranks, stream)
     before = torch.get_num_threads()
     torch.set_num_threads(threads_per_rank(recipe.threads, 1))
     try:
-        return Run(job, plan, stream).train(accepted)
+        while True:
+            try:
+                return Run(job, plan, stream, evaluators=evaluators).train(accepted)
+            except Rewound:
+                continue
     finally:
         torch.set_num_threads(before)
 
 
-def store_of(job: Job, plan: Plan, say: Callable[[str], None] = lambda line: None) -> CheckpointStore:
-    """The run's checkpoints."""
-    recipe = job.recipe
-    folder = recipe.checkpoints or job.out / "checkpoints"
-    return CheckpointStore(folder, recipe.keep_last, plan.identity, keep_every=recipe.keep_every, say=say)
+class Rewound(Exception):
+    """The run has gone back to a checkpoint: whoever runs it starts it again."""
+
+    exit_code = 75  # what a rank ends with: a temporary failure, in sysexits.h's words
 
 
 def seed_dropout(seed: int, step: int, rank: int) -> None:
@@ -84,13 +96,15 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
 class Run:
     """One rank's part of a pretraining run."""
 
-    def __init__(self, job: Job, plan: Plan, stream: TextIO | None, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, job: Job, plan: Plan, stream: TextIO | None, rank: int = 0, ranks: int = 1, evaluators: Sequence[Evaluator] = ()
+    ) -> None:
         self.job, self.plan, self.recipe = job, plan, job.recipe
         self.world = World(rank, ranks)
         self.stream = stream if self.world.first else None
-        self.num_steps = plan.mixture.num_steps
+        self.evaluators = evaluators
         self.tokens_per_step = job.recipe.rows_per_step * job.recipe.context
-        self.store = store_of(job, plan, self.say)
+        self.store = open_store(job, plan, self.say)
         self.metrics = Metrics(job.out / "metrics.jsonl")
         self.precision, self.precision_line = resolve_precision(job.recipe.precision)
         self.attention: str = job.recipe.attention
@@ -100,10 +114,14 @@ class Run:
     def train(self, accepted: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """From the start or the last checkpoint to the end; writes the model and returns the result. `accepted` is called before the
         first step."""
-        self.checkpoint = self.store.latest(self.say, self.world)
+        self.checkpoint, self.plan = find_start(self.job, self.plan, self.store, self.world)
+        self.num_steps = self.plan.mixture.num_steps
         saved = self.checkpoint.metadata if self.checkpoint else {}
         self.start, self.updates = saved.get("step", 0), saved.get("updates", saved.get("step", 0))
         self.clock, self.log = Clock(saved), StepLog(saved)
+        self.spikes = SpikeWatch(self.recipe.spike_sigmas, self.recipe.spike_window, saved.get("spikes"))
+        self.skipped = self.world.agree(lambda: read_skipped(self.job.out, saved))
+        self.record_start(saved)
         if self.world.first:
             self.metrics.rewind(self.start)
         if self.start == self.num_steps:
@@ -116,15 +134,59 @@ class Run:
         data_index = self.engine.mesh.coordinate("data")
         with TrainingProgress(self.num_steps, self.start, self.stream) as progress:
             for step in range(self.start, self.num_steps):
-                # Ranks that work on the same rows draw the same dropout, ranks that see others another.
-                seed_dropout(self.job.seed, step, data_index)
-                batch = read_batch(self.plan.mixture, self.batches, step, data_index)
                 rate = learning_rate(self.recipe, step, self.num_steps)
-                result = self.engine.step(batch, rate)
-                self.updates += result.applied
-                self.log.add(step + 1, result)
+                if not contains(self.skipped, step):
+                    self.step(step, rate, data_index)
                 self.after_step(step + 1, rate, progress)
         return self.finish()
+
+    def step(self, step: int, rate: float, data_index: int) -> None:
+        """One update, or one that is left out since it would be a spike."""
+        # Ranks that work on the same rows draw the same dropout, ranks that see others another.
+        seed_dropout(self.job.seed, step, data_index)
+        batch = read_batch(self.plan.mixture, self.batches, step, data_index)
+        result = self.engine.step(batch, rate, self.spikes.accept if self.spikes.sigmas else None)
+        self.updates += result.applied
+        self.log.add(step + 1, result)
+        if not result.applied:
+            loss, norm = float(result.loss), float(result.grad_norm)
+            self.say(f"pretrain: step {step + 1}: loss {loss:.4g} and gradient norm {norm:.4g} are a spike; no update")
+            self.record("spike", step + 1, loss=loss, grad_norm=norm)
+            if self.spikes.in_a_row >= self.recipe.rewind_after:
+                self.rewind(step + 1)
+
+    def rewind(self, done: int) -> None:
+        """Goes back to the last checkpoint before the spikes; the steps from there to here are passed over without an update."""
+        first = done - self.spikes.in_a_row
+        if len(self.skipped) >= self.recipe.max_rewinds:
+            raise InputError(
+                f"pretrain: step {done}: {self.spikes.in_a_row} spikes in a row, after {len(self.skipped)} rewinds (max_rewinds = "
+                f"{self.recipe.max_rewinds}); stopped, the last checkpoint in {self.store.folder} is kept. Lower [pretrain] learning_rate"
+            )
+        self.store.finish()
+        self.world.agree(lambda: self.store.discard_after(first))
+        back = self.world.agree(lambda: max([step_of(path) for path in list_checkpoints(self.store.folder)], default=0))
+        if self.world.first:
+            write_json(self.job.out / SKIPPED, merged([*self.skipped, (back, done)]))
+            self.record("rewound", done, to=back)
+        self.say(f"pretrain: step {done}: {self.spikes.in_a_row} spikes in a row; back to step {back}, past steps {back + 1} to {done}")
+        self.world.meet()
+        raise Rewound
+
+    def record_start(self, saved: dict[str, Any]) -> None:
+        """Whether the run begins or goes on, and what has changed since."""
+        now = {"ranks": self.world.ranks, "layout": self.job.layout.model_dump(mode="json"), "precision": self.precision}
+        self.record("resumed" if saved else "started", self.start, **now)
+        if saved and any(saved.get(name) != value for name, value in now.items()):
+            self.record("layout", self.start, before={name: saved.get(name) for name in now}, now=now)
+        history = history_now(self.job, self.plan)
+        if saved and len(history) > 1 and history[-1]["from_step"] == self.start:
+            self.record("mixture", self.start, phases=history[-1]["phases"])
+            self.say(f"pretrain: from step {self.start} on the mixture is another one, as --edit-mixture says")
+
+    def record(self, kind: str, step: int, **facts: Any) -> None:
+        if self.world.first:
+            record(self.job.out, kind, step, **facts)
 
     @property
     def batches(self) -> BatchPlan:
@@ -164,9 +226,15 @@ class Run:
         last = done == self.num_steps
         saves = last or done % self.recipe.checkpoint_every == 0
         logs = last or done % self.recipe.log_every == 0
+        evaluates = last or (self.recipe.evaluate_every > 0 and done % self.recipe.evaluate_every == 0)
         progress.advance(done)
+        self.store.check()
+        for written in self.store.take_written():
+            self.record("checkpoint", **dataclasses.asdict(written))
         if saves or logs:
             self.log.settle(self.store.folder)
+        if evaluates and (self.recipe.validation or self.evaluators):
+            self.evaluate(done)
         if logs:
             row = self.row(done, rate)
             if self.world.first:
@@ -179,9 +247,21 @@ class Run:
         """Copies the state after step `done` to host memory; it is written while training goes on."""
         spent = {"seconds": self.clock.seconds, "cpu_seconds": self.world.total(self.clock.cpu_seconds)}
         layout = {"precision": self.precision, "ranks": self.world.ranks, "layout": self.job.layout.model_dump(mode="json")}
-        told = {"updates": self.updates, "losses": self.log.losses, "loss": self.log.last}
+        told = {"updates": self.updates, "losses": self.log.losses, "loss": self.log.last, "skipped": self.skipped}
+        told |= {"spikes": self.spikes.state(), "mixture": history_now(self.job, self.plan)}
         metadata = {**told, **spent, **layout, **decoder_metadata(self.plan.config)}
         self.store.begin(done, state_pieces(self.engine.fragments(), self.engine.pieces), metadata, self.world)
+
+    def evaluate(self, done: int) -> None:
+        """The loss of held-out rows, and what the evaluators say."""
+        losses = validation_losses(self.job, self.engine, self.batches, self.world)
+        found = {f"validation/{source}": loss for source, loss in losses.items()}
+        if self.world.ranks == 1:
+            for evaluator in self.evaluators:
+                found |= evaluator(self.engine.decoder, done)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+        self.say(f"pretrain: step {done}: {shown}")
+        self.record("evaluated", done, **found)
 
     def row(self, done: int, rate: float) -> dict[str, Any]:
         """One row of metrics.jsonl."""
@@ -237,6 +317,15 @@ class Run:
     def say(self, line: str) -> None:
         if self.stream is not None:
             print(line, file=self.stream, flush=True)
+
+
+SKIPPED = "skipped.json"  # ranges of steps that rewinds pass over, in the run's folder
+
+
+def read_skipped(out: Path, saved: dict[str, Any]) -> list[tuple[int, int]]:
+    """The ranges of steps that are passed over: those of the run's folder and of its checkpoint."""
+    here = read_json(out / SKIPPED) if (out / SKIPPED).exists() else []
+    return merged([(begin, end) for begin, end in [*here, *saved.get("skipped", [])]])
 
 
 def whole_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:

@@ -30,7 +30,7 @@ def main(job_file: Path) -> None:
     from data_pipeline.storage import read_json, write_json
     from training.hardware import local_rank
     from training.job import Job, make_plan
-    from training.trainer import Run
+    from training.trainer import Rewound, Run
     from training.zero import remove_stale_locks
 
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -54,6 +54,9 @@ def main(job_file: Path) -> None:
         dist.barrier()
         run.train()
         dist.barrier()
+    except Rewound:
+        sys.stdout.flush()
+        os._exit(Rewound.exit_code)
     except Exception as error:
         if getattr(error, "exit_code", None) == 2:
             write_json(job_file.with_name("error.json"), {"line": str(error), "rank": rank})

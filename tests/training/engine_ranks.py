@@ -16,17 +16,19 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline.tokens.mixture import Row
-from modeling.config import DecoderConfig
+from modeling.checkpoint import Checkpoint
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from modeling.parallel.pieces import Pieces, parameter_pieces
 from modeling.presets import preset
 from training import replicated, zero
 from training.batches import BatchPlan, read_batch
+from training.checkpoint import CheckpointStore
 from training.layout import build_parallel
 from training.recipe import LayoutRecipe, PretrainRecipe
 from training.replicated import ReplicatedEngine
-from training.state import WEIGHT
+from training.state import WEIGHT, load_weights, restore, state_pieces
+from training.world import World
 from training.zero import ZeroEngine
 
 STEPS = 20
@@ -58,16 +60,19 @@ class Rows:
         return Row(ids, (np.arange(CONTEXT + 1) - starts)[:-1], documents[:-1], targets, "web")
 
 
-def build(layout: dict[str, Any], ranks: int, precision: str = "float32", config: DecoderConfig = CONFIG, **settings: Any) -> Any:
-    """An engine on freshly seeded weights, and the plan of its batches."""
+def build(layout: dict[str, Any], ranks: int, precision: str = "float32", checkpoint: Checkpoint | None = None, **settings: Any) -> Any:
+    """An engine on freshly seeded weights or a checkpoint's, and the plan of its batches."""
     forget_deepspeed()
     pass_over_third_parties()
     os.environ["LOCAL_RANK"] = str(dist.get_rank() if dist.is_initialized() else 0)  # as a launcher sets it
     recipe = RECIPE.model_copy(update=settings)
     laid = LayoutRecipe(**layout)
     batches = BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, laid.data_ranks(ranks))
-    decoder = Decoder(config, parallel=build_parallel(laid, ranks))
-    initialise(decoder, torch.Generator().manual_seed(7))
+    decoder = Decoder(CONFIG, parallel=build_parallel(laid, ranks))
+    if checkpoint is None:
+        initialise(decoder, torch.Generator().manual_seed(7))
+    else:
+        load_weights(decoder, checkpoint)
     device = torch.device("cpu")
     if laid.zero_stage == 0 or ranks == 1 or recipe.deterministic:
         return ReplicatedEngine(decoder, recipe, precision, device, laid), batches
@@ -106,6 +111,38 @@ def run_to_weights(layout: dict[str, Any], precision: str, settings: dict[str, A
         if one.kind == WEIGHT:
             digest.update(one.name.encode() + one.values.numpy().tobytes())
     return found, digest.hexdigest()
+
+
+def save_and_go_on(layout: dict[str, Any], precision: str, folder: str, steps: int, more: int) -> list[tuple[float, float]]:
+    """Trains, writes a checkpoint, and returns what the same engine goes on with while it is written."""
+    world = current_world()
+    engine, batches = build(layout, world.ranks, precision)
+    train(engine, batches, range(steps))
+    store = CheckpointStore(folder, 2, {})
+    store.begin(steps, state_pieces(engine.fragments(), engine.pieces), {"updates": steps}, world)
+    found = train(engine, batches, range(steps, steps + more))
+    store.finish()
+    world.meet()
+    return found
+
+
+def go_on(
+    layout: dict[str, Any], precision: str, folder: str, steps: int, more: int, forget: str | None = None
+) -> list[tuple[float, float]]:
+    """What an engine of another layout goes on with from that checkpoint."""
+    world = current_world()
+    checkpoint = CheckpointStore(folder, 2, {}).latest(lambda line: None, world)
+    assert checkpoint is not None
+    engine, batches = build(layout, world.ranks, precision, checkpoint=checkpoint)
+    fragments = [one for one in engine.fragments() if forget != "moments" or one.kind == WEIGHT]
+    restore(fragments, engine.pieces, checkpoint)
+    engine.resume(0 if forget == "updates" else checkpoint.metadata["updates"])
+    return train(engine, batches, range(steps, steps + more))
+
+
+def current_world() -> World:
+    torch.set_num_threads(1)
+    return World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
 
 
 def run_faulty(layout: dict[str, Any], fault: str) -> list[tuple[float, float]]:

@@ -1,0 +1,71 @@
+"""From where a run goes on: its newest good checkpoint, whether that is this run's, and the data order that its history gives."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from data_pipeline.errors import InputError
+from data_pipeline.tokens.mixture_history import EditedMixture, History, edited, first_history
+from data_pipeline.tokens.shards import TokenShards
+from modeling.checkpoint import Checkpoint
+from training.checkpoint import ALONE, CheckpointStore
+from training.job import Job, Plan, identity_of
+from training.world import World
+
+PHASES = "[pretrain] phases"
+
+
+def open_store(job: Job, plan: Plan, say: Callable[[str], None] = lambda line: None) -> CheckpointStore:
+    """The run's checkpoints."""
+    recipe = job.recipe
+    folder = recipe.checkpoints or job.out / "checkpoints"
+    return CheckpointStore(folder, recipe.keep_last, plan.identity, keep_every=recipe.keep_every, say=say)
+
+
+def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALONE) -> tuple[Checkpoint | None, Plan]:
+    """The checkpoint to go on from (None: a new run), and the plan with the data order of the whole run, edits of the mixture included.
+
+    A checkpoint of another recipe or other data is refused in one line. Other phases are an edit of the mixture: refused too, except where
+    the job says that they are meant.
+    """
+    checkpoint = store.latest(store.say, world)
+    if checkpoint is None:
+        return None, plan
+    history = history_of(checkpoint)
+    shards = open_shards(job, history)
+    recipe = job.recipe
+    before = EditedMixture(history, shards, recipe.context, recipe.rows_per_step, job.seed)
+    made = {PHASES: history[-1]["phases"], "data": before.fingerprint()}
+    store.check_identity(checkpoint, plan.identity | made)
+    step = checkpoint.metadata["step"]
+    changed = edited(history, list(recipe.phases), step)
+    if changed is not history:
+        if not job.edit_mixture:
+            raise InputError(
+                f"{checkpoint.folder}: this checkpoint was trained with other {PHASES} than the recipe has now; put them back, give "
+                f"--edit-mixture to go on from step {step} with the new ones, or start over by deleting {job.out}"
+            )
+        before = EditedMixture(changed, open_shards(job, changed), recipe.context, recipe.rows_per_step, job.seed)
+    plan = dataclasses.replace(plan, mixture=before, identity=identity_of(job, plan.config, before))
+    store.identity = plan.identity
+    return checkpoint, plan
+
+
+def history_of(checkpoint: Checkpoint) -> History:
+    """The mixture's history in a checkpoint; before there was one, phases stood in the identity."""
+    metadata: dict[str, Any] = checkpoint.metadata
+    return metadata.get("mixture") or [{"from_step": 0, "phases": metadata.get("identity", {}).get(PHASES, [])}]
+
+
+def history_now(job: Job, plan: Plan) -> History:
+    """What a checkpoint of this run keeps."""
+    mixture = plan.mixture
+    return mixture.history if isinstance(mixture, EditedMixture) else first_history(list(job.recipe.phases))
+
+
+def open_shards(job: Job, history: History) -> dict[str, TokenShards]:
+    """The shards of every source that the history names, those of weight 0 by any other's."""
+    named = {source: weight for entry in history for phase in entry["phases"] for source, weight in phase["weights"].items()}
+    read = {source for entry in history for phase in entry["phases"] for source, weight in phase["weights"].items() if weight > 0}
+    found = {source: TokenShards.open(job.tokens / source) for source in sorted(read)}
+    return found | {source: next(iter(found.values())) for source in named if source not in found}
