@@ -36,6 +36,10 @@ class ModelRecipe(Section):
         None, ge=1, description="muP: the width at which learning_rate was tuned; logits are divided by hidden_size over this"
     )
 
+    def preset_vocabulary(self) -> int:
+        """The entries of the preset's own vocabulary, where no tokenizer is at hand."""
+        return preset(self.preset).vocab_size
+
     def config(self, tokenizer_entries: int, eos_ids: tuple[int, ...] = (), pad_id: int | None = None) -> DecoderConfig:
         """The decoder's sizes; the vocabulary and special ids come from the tokenizer. Sizes that disagree are a ModelError of one line.
 
@@ -108,6 +112,8 @@ class PretrainRecipe(Section):
         5, ge=1, description="so many spikes in a row: back to the last checkpoint before them, and past their rows without an update"
     )
     max_rewinds: int = Field(3, ge=0, description="after so many the run stops with a line")
+
+    initial: str = Field("", description="weights to begin with: a Hugging Face folder or a checkpoint; empty: drawn from the seed")
 
     validation: dict[str, int] = Field({}, description="sources held out, and rows of each: their loss is logged at every evaluation")
     evaluate_every: int = Field(0, ge=0, description="steps between evaluations; 0: only at the end")

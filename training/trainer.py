@@ -12,13 +12,17 @@ from torch import Tensor
 from data_pipeline.errors import InputError
 from data_pipeline.provenance import peak_rss_bytes
 from data_pipeline.storage import read_json, write_json
-from modeling.checkpoint import Checkpoint, list_checkpoints
+from modeling import load_decoder
+from modeling.checkpoint import MANIFEST, Checkpoint, list_checkpoints
+from modeling.config import DecoderConfig
 from modeling.counts import count_parameters
 from modeling.decoder import Decoder
 from modeling.hf_weights import write_hf_folder
 from modeling.initialise import initialise
-from modeling.model_checkpoint import decoder_metadata
+from modeling.model_checkpoint import decoder_metadata, load_decoder_checkpoint
+from modeling.parallel.weights import fill
 from modeling.rope import factors_of_length
+from modeling.whole_files import store_of
 from training.batches import BatchPlan, read_batch
 from training.checkpoint import step_of
 from training.engine import Engine
@@ -200,7 +204,9 @@ class Run:
             rope_factors=factors_of_length(self.plan.config, self.recipe.context),
             parallel=build_parallel(self.job.layout, self.world.ranks),
         )
-        if self.checkpoint is None:
+        if self.checkpoint is None and self.recipe.initial:
+            fill(decoder, initial_weights(self.recipe.initial, self.plan.config))
+        elif self.checkpoint is None:
             initialise(decoder, torch.Generator().manual_seed(self.job.seed))
         else:
             load_weights(decoder, self.checkpoint)
@@ -326,6 +332,18 @@ def read_skipped(out: Path, saved: dict[str, Any]) -> list[tuple[int, int]]:
     """The ranges of steps that are passed over: those of the run's folder and of its checkpoint."""
     here = read_json(out / SKIPPED) if (out / SKIPPED).exists() else []
     return merged([(begin, end) for begin, end in [*here, *saved.get("skipped", [])]])
+
+
+def initial_weights(source: str, config: DecoderConfig) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a Hugging Face folder or a checkpoint in float32; what does not fit the decoder is refused by name."""
+    is_checkpoint = store_of(source)[0].exists(f"{store_of(source)[1]}/{MANIFEST}")
+    loaded = load_decoder_checkpoint(source, torch.float32) if is_checkpoint else load_decoder(source, dtype=torch.float32)
+    for name in ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "vocab_size", "tied"):
+        if getattr(loaded.config, name) != getattr(config, name):
+            raise InputError(
+                f"[pretrain] initial = {source!r} has {name} = {getattr(loaded.config, name)}, [model] has {getattr(config, name)}"
+            )
+    yield from ((name, parameter.detach()) for name, parameter in loaded.named_parameters())
 
 
 def whole_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,132 @@
+"""Bytes of the most loaded rank by kind. Weights, gradients and moments are exact; activations count what autograd keeps of our layers.
+
+What DeepSpeed holds beside the state follows from its sources (0.19): stages 1 to 3 keep float32 masters also of float32 weights; stage 1
+keeps whole gradients until the step, stage 2 only its part of them and a bucket on the way.
+"""
+
+from dataclasses import dataclass
+
+from modeling.config import DecoderConfig
+from training.plan.shape import Shape, head_loads, local_parameters
+
+BUCKET_ELEMENTS = 50_000_000  # training.zero.BUCKET_ELEMENTS: what is on the way in one collective
+LOSS_TOKENS = 4096  # modeling.loss.CHUNK_TOKENS_ELSEWHERE: tokens whose logits exist at a time on a GPU
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank by kind."""
+
+    weights: int
+    gradients: int
+    optimizer: int  # masters and both moments
+    activations: int
+    logits: int
+    buffers: int
+    host: int = 0  # of `optimizer`, what lies in host memory instead
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.buffers - self.host
+
+    def by_kind(self) -> dict[str, int]:
+        kinds = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "host")
+        return {kind: getattr(self, kind) for kind in kinds} | {"total": self.total}
+
+
+def memory_of(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> Memory:
+    """The most loaded rank's bytes."""
+    held = max(local_parameters(shape.config, shape.tensor))
+    part = -(-held // shape.same)
+    wide = shape.precision != "bfloat16-master"
+    item = 4 if wide else 2
+    divided = shape.zero_stage > 0 and shape.ranks > 1
+    weights = item * (part if divided and shape.zero_stage == 3 else held)
+    masters = 4 * (part if divided else held) if divided or not wide else 0
+    moments = 8 * (part if divided else held)
+    gradients = 4 * (part if divided and shape.zero_stage >= 2 else held)
+    bucket = min(BUCKET_ELEMENTS, held)
+    buffers = 0
+    if divided:
+        buffers += (4 if shape.zero_stage < 3 else 4 + item) * bucket  # a bucket of gradients; in stage 3 also of gathered weights
+        if shape.zero_stage == 3:
+            buffers += item * widest_layer(shape.config, shape.tensor)
+        if shape.zero_stage == 1 and wide:
+            buffers += 4 * part  # this rank's gradients, flat, while it steps
+    if shape.precision == "bfloat16":
+        buffers += 2 * held  # autocast's copies of the weights, kept for the way back
+    return Memory(
+        weights=weights,
+        gradients=gradients,
+        optimizer=masters + moments,
+        activations=activation_bytes(shape),
+        logits=logits_bytes(shape, loss_tokens),
+        buffers=buffers,
+        host=masters + moments if shape.offload else 0,
+    )
+
+
+def widest_layer(config: DecoderConfig, tensor: int) -> int:
+    """Parameters of a layer, or of the embedding where that is more: what stage 3 gathers at once at least."""
+    layers = (max(local_parameters(config, tensor)) - -(-config.vocab_size // tensor) * config.hidden_size) // config.num_layers
+    return max(layers, -(-config.vocab_size // tensor) * config.hidden_size)
+
+
+def layer_token_bytes(config: DecoderConfig, tensor: int = 1, sequence: bool = False, precision: str = "bfloat16-master") -> int:
+    """What one layer keeps of one token for its way back, nothing made again.
+
+    Of a root-mean-square norm: its input in float32, the normalised values, the result that a product reads; of LayerNorm input, result
+    and two numbers. Of attention: the fused product, rotated queries and keys, the result, the log-sum of each head. Of SwiGLU: gate and up, the
+    activated gate, the product; of the clamped GEGLU also its clamps, their masks and the sigmoid, and the mask of dropout.
+    """
+    loads = head_loads(config, tensor)
+    queries = max(one.queries for one in loads) * config.head_dim
+    keys = max(one.needed for one in loads) * config.head_dim
+    hidden, width = -(-config.intermediate_size // tensor), config.hidden_size
+    split = tensor if sequence else 1
+    item = 4 if precision == "float32" else 2
+    stream = 2 if precision == "bfloat16-master" else 4  # between blocks; under autocast it stays float32
+    if config.norm == "layer":
+        norms = 2 * (stream * width // split + item * width) + 4 * stream
+    else:
+        norms = 2 * (4 * width // split + stream * width // split + item * width) + 8
+    attention = item * (3 * queries + 3 * keys) + 4 * max(one.queries for one in loads)
+    blocks = item * 4 * hidden if config.feed_forward == "swiglu" else (item * 7 + 2) * hidden
+    dropped = item * width if config.feed_forward_dropout else 0
+    return norms + attention + blocks + dropped
+
+
+def kept_token_bytes(
+    config: DecoderConfig, recompute: str, tensor: int = 1, sequence: bool = False, precision: str = "bfloat16-master"
+) -> int:
+    """What a layer keeps of one token under a choice of recomputation: all, the products' results, or its input alone."""
+    if recompute == "none":
+        return layer_token_bytes(config, tensor, sequence, precision)
+    item = 4 if precision == "float32" else 2
+    entry = (2 if precision == "bfloat16-master" else 4) * config.hidden_size // (tensor if sequence else 1)
+    if recompute == "full":
+        return entry
+    loads = head_loads(config, tensor)
+    queries = max(one.queries for one in loads) * config.head_dim
+    keys = max(one.needed for one in loads) * config.head_dim
+    products = queries + 2 * keys + config.hidden_size + 2 * -(-config.intermediate_size // tensor) + config.hidden_size
+    return entry + item * (products + queries) + 4 * max(one.queries for one in loads)
+
+
+def activation_bytes(shape: Shape) -> int:
+    """All layers' of one forward pass, and under recomputation one layer's that is made again."""
+    config = shape.config
+    arguments = (shape.tensor, shape.sequence, shape.precision)
+    kept = config.num_layers * kept_token_bytes(config, shape.recompute, *arguments)
+    again = layer_token_bytes(config, *arguments) if shape.recompute != "none" else 0
+    ends = 3 * 4 * config.hidden_size  # embedding, last norm
+    return shape.micro_tokens * (kept + again + ends)
+
+
+def logits_bytes(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> int:
+    """A chunk's logits and their gradient in float32, the head's gradient summed over chunks, the hidden states' gradient."""
+    config = shape.config
+    vocabulary = -(-config.vocab_size // shape.tensor)
+    tokens = min(loss_tokens, shape.micro_tokens)
+    item = 4 if shape.precision == "float32" else 2
+    return tokens * vocabulary * (4 + item) + 4 * vocabulary * config.hidden_size + item * shape.micro_tokens * config.hidden_size
