@@ -101,12 +101,19 @@ class Run:
     """One rank's part of a pretraining run."""
 
     def __init__(
-        self, job: Job, plan: Plan, stream: TextIO | None, rank: int = 0, ranks: int = 1, evaluators: Sequence[Evaluator] = ()
+        self,
+        job: Job,
+        plan: Plan,
+        stream: TextIO | None,
+        rank: int = 0,
+        ranks: int = 1,
+        evaluators: Sequence[Evaluator] = (),
+        on_step: Callable[[int], None] = lambda step: None,
     ) -> None:
         self.job, self.plan, self.recipe = job, plan, job.recipe
         self.world = World(rank, ranks)
         self.stream = stream if self.world.first else None
-        self.evaluators = evaluators
+        self.evaluators, self.on_step = evaluators, on_step
         self.tokens_per_step = job.recipe.rows_per_step * job.recipe.context
         self.store = open_store(job, plan, self.say)
         self.metrics = Metrics(job.out / "metrics.jsonl")
@@ -234,6 +241,7 @@ class Run:
         logs = last or done % self.recipe.log_every == 0
         evaluates = last or (self.recipe.evaluate_every > 0 and done % self.recipe.evaluate_every == 0)
         progress.advance(done)
+        self.on_step(done)
         self.store.check()
         for written in self.store.take_written():
             self.record("checkpoint", **dataclasses.asdict(written))

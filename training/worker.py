@@ -28,6 +28,7 @@ def main(job_file: Path) -> None:
     import torch.distributed as dist
 
     from data_pipeline.storage import read_json, write_json
+    from training.cluster.watchdog import Watchdog
     from training.hardware import local_rank
     from training.job import Job, make_plan
     from training.trainer import Rewound, Run
@@ -47,25 +48,33 @@ def main(job_file: Path) -> None:
         world_size=ranks,
         timeout=datetime.timedelta(minutes=30),
     )
+    dog = Watchdog(job.out, rank, float(os.environ.get("PHIAL_HANG_SECONDS", "0")))
+    dog.watch_collectives()
+    dog.start()
     try:
-        run = Run(job, make_plan(job, ranks), sys.stdout, rank, ranks)
+        run = Run(job, make_plan(job, ranks), sys.stdout, rank, ranks, on_step=dog.progress)
         if local_rank() == 0:
             remove_stale_locks(run.say)
         dist.barrier()
         run.train()
         dist.barrier()
     except Rewound:
+        if rank == 0:
+            write_json(job_file.with_name("error.json"), {"rewound": True})
+        dog.end()
         sys.stdout.flush()
         os._exit(Rewound.exit_code)
     except Exception as error:
         if getattr(error, "exit_code", None) == 2:
             write_json(job_file.with_name("error.json"), {"line": str(error), "rank": rank})
         raise
+    dog.end()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    if os.environ.get("PHIAL_MEETING"):  # else torchrun's agent watches over us
+        end_with_parent()
     try:
         main(Path(sys.argv[1]))
     except KeyboardInterrupt:

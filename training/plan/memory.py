@@ -75,9 +75,9 @@ def widest_layer(config: DecoderConfig, tensor: int) -> int:
 def layer_token_bytes(config: DecoderConfig, tensor: int = 1, sequence: bool = False, precision: str = "bfloat16-master") -> int:
     """What one layer keeps of one token for its way back, nothing made again.
 
-    Of a root-mean-square norm: its input in float32, the normalised values, the result that a product reads; of LayerNorm input, result
-    and two numbers. Of attention: the fused product, rotated queries and keys, the result, the log-sum of each head. Of SwiGLU: gate and up, the
-    activated gate, the product; of the clamped GEGLU also its clamps, their masks and the sigmoid, and the mask of dropout.
+    Of a root-mean-square norm: its input in float32, the normalised values, the result that a product reads; of LayerNorm input,
+    result and two numbers. Of attention: the fused product, rotated queries and keys, the result, the log-sum of each head. Of SwiGLU: gate
+    and up, the activated gate, the product; of the clamped GEGLU also its clamps, their masks and the sigmoid, and the mask of dropout.
     """
     loads = head_loads(config, tensor)
     queries = max(one.queries for one in loads) * config.head_dim
