@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data_pipeline.commands:data", "Web pages and synthetic text: collect, build, synthesize, extract, tokenize."),
     "tokenizer": ("data_pipeline.commands:tokenizer", "Train the byte-level BPE tokenizer, or convert a published one."),
     "plan": ("training.plan.commands:plan", "What a pretraining run needs and how fast it may be, before a GPU is rented."),
+    "launch": ("training.cluster.commands:launch", "Pretrain on several machines, watched and restarted; or rehearse that on one."),
     "pretrain": ("training.commands:pretrain", "Train a decoder from token shards."),
     "convert": ("modeling.commands:convert", "Hugging Face folder to checkpoint, and back."),
     "sft": ("alignment.commands:sft", "Supervised fine-tuning on chat rows, loss on the answers only."),

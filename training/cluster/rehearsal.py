@@ -92,7 +92,7 @@ class Stage:
     def job(self, name: str, **settings: Any) -> Job:
         recipe = RECIPE.model_copy(update=settings)
         where = {"tokens": self.folder / "tokens", "tokenizer": self.folder / "tokenizer", "out": self.folder / name}
-        return Job(recipe=recipe, model=ModelRecipe(preset="tiny"), layout=LayoutRecipe(zero_stage=1), seed=5, **where)
+        return Job(recipe=recipe, model=ModelRecipe(preset="tiny"), layout=LayoutRecipe(zero_stage=1), seed=5, **where)  # type: ignore[arg-type]
 
     def supervise(self, job: Job, settings: Settings = SETTINGS) -> dict[str, Any]:
         ranks = sum(node.slots for node in self.nodes)

@@ -118,7 +118,9 @@ class Supervisor:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.seek(0)
-            raise InputError(f"{self.job.out}: a supervisor runs this already ({handle.read().strip() or 'unknown'})") from error
+            who = handle.read().strip() or "unknown"
+            stack.close()
+            raise InputError(f"{self.job.out}: a supervisor runs this already ({who})") from error
         handle.truncate(0)
         handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
         handle.flush()

@@ -87,6 +87,8 @@ class Watchdog:
         )
         self.stream.flush()
         faulthandler.dump_traceback(file=self.stream, all_threads=True)
+        if os.environ.get("PHIAL_HANG_EXIT"):  # nobody watches who would end us: a batch system sees an exit code alone
+            os._exit(1)
 
     def watch_collectives(self) -> None:
         """From now on torch's collectives say when they begin and end. They are called by name from everywhere, DeepSpeed included."""
@@ -142,9 +144,8 @@ def describe_hang(beats: dict[int, dict[str, Any]], ranks: int, now: float, hang
     told = []
     for rank in sorted(silent):
         beat = beats[rank]
-        told.append(
-            f"rank {rank} ({beat['host']}, pid {beat['pid']}) has said nothing for {now - beat['time']:.0f} s, last after step {beat['step']}"
-        )
+        quiet = f"has said nothing for {now - beat['time']:.0f} s, last after step {beat['step']}"
+        told.append(f"rank {rank} ({beat['host']}, pid {beat['pid']}) {quiet}")
     for rank in sorted(still):
         beat = beats[rank]
         where = f"in {beat['collective']} for {now - beat['since']:.0f} s" if "collective" in beat else "in no collective"

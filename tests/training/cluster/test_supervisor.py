@@ -1,0 +1,135 @@
+"""When a run is started again, when it is given up, and what is told of how it ended."""
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data_pipeline.errors import InputError
+from phial import run
+from training.cluster.nodes import NamespaceNode, Node, SshNode, python
+from training.cluster.preflight import compare, look
+from training.cluster.rehearsal import SCENARIOS, Stage, rehearse, two_nodes
+from training.cluster.slurm import batch_script
+from training.cluster.supervisor import Settings, Stopped, Supervisor, describe_end, end_all
+from training.job import make_plan
+
+HERE = [Node("here-a", "127.0.0.1", 1, "lo"), Node("here-b", "127.0.0.1", 1, "lo")]
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage(tmp_path_factory.mktemp("stage"), list(HERE), None)
+
+
+def supervisor(stage: Stage, name: str, **settings) -> Supervisor:
+    job = stage.job(name)
+    job.out.mkdir(parents=True, exist_ok=True)
+    return Supervisor(job, make_plan(job, 2), HERE, Settings(**settings), None)
+
+
+def test_a_run_that_gets_nowhere_is_given_up(stage: Stage) -> None:
+    boss = supervisor(stage, "nowhere", restarts=5, fruitless=3)
+    boss.check_budget("rank 1 died", 4, 2)
+    with pytest.raises(Stopped, match="3 attempts in a row completed no checkpoint, the last because rank 1 died; given up"):
+        boss.check_budget("rank 1 died", 1, 3)
+    with pytest.raises(Stopped, match=r"rank 1 died; all 5 restarts are used up \(--restarts\)"):
+        boss.check_budget("rank 1 died", 5, 0)
+
+
+def test_a_second_supervisor_is_refused(stage: Stage) -> None:
+    one, other = supervisor(stage, "locked"), supervisor(stage, "locked")
+    one.folder.mkdir(parents=True)
+    with one.lock(), pytest.raises(InputError, match=r"a supervisor runs this already \(pid \d+ on "):
+        other.lock()
+    other.lock().close()
+
+
+def test_what_torchrun_says_of_the_first_rank_that_failed() -> None:
+    text = "Root Cause (first observed failure):\n[0]:\n  time      : now\n  rank      : 3 (local_rank: 1)\n  exitcode  : -9 (pid: 7)\n"
+    assert describe_end(text, 1) == "rank 3 was killed by signal 9"
+    assert describe_end(text.replace("-9", "1"), 1) == "rank 3 ended with exit code 1"
+    assert describe_end("ssh: connect to host b: No route to host\n", 255).endswith("255: ssh: connect to host b: No route to host")
+
+
+def test_nodes_wrap_commands() -> None:
+    assert NamespaceNode("ns", "10.0.0.1", 1).wrap(["a"], {"X": "1"}) == ["nsenter", "--net=/run/netns/ns", "env", "X=1", "a"]
+    line = SshNode("far", "far", 8).wrap(["a", "b c"], {"X": "1 2"})
+    assert line[0] == "ssh"
+    assert line[-2] == "far"
+    assert line[-1].endswith("exec env 'X=1 2' a 'b c'")
+
+
+def test_no_process_outlives_the_one_who_listens(tmp_path: Path) -> None:
+    """Closing the pipe ends what the agent runs, processes of other groups and stopped ones too."""
+    child = "[sys.executable, '-c', 'import time; time.sleep(99)']"
+    code = f"import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(99)"
+    with open(tmp_path / "log", "wb") as log:
+        process = HERE[0].start(python("training.cluster.agent", sys.executable, "-c", code), {}, log)
+    limit = time.monotonic() + 30
+    while len(below := psutil.Process(process.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    below[-1].suspend()
+    end_all([process])
+    assert process.returncode is not None
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not alive
+
+
+def test_preflight_names_what_is_wrong(stage: Stage, tmp_path: Path) -> None:
+    boss = supervisor(stage, "looked-at", verify=True)
+    request = boss.preflight_request() | {"addresses": ["127.0.0.1"]}
+    (boss.job.out / request["token"]).touch()
+    assert look(request, 0)["faults"] == []
+    wrong = request | {"token": "elsewhere", "needed_bytes": 10**18, "sources": ["web", "none"]}
+    shared, shards, disk = look(wrong, 0)["faults"]
+    assert "the run's folder must be on shared storage" in shared
+    assert "no such file; token shards are written by" in shards
+    assert "checkpoints take 1000000000.0 GB" in disk
+    packages = {"torch": "2.13", "deepspeed": "1", "transformers": "5", "numpy": "2"}
+    good = {"host": "a", "python": "3.11.7", "time": 100.0, "packages": packages}
+    bad = {**good, "host": "b", "time": 4000.0, "packages": packages | {"torch": "2.11"}}
+    assert compare([good, good], 99.0, 101.0) == []
+    version, clock = compare([good, bad], 99.0, 101.0)
+    assert version == "b: torch 2.11, and 2.13 on a"
+    assert clock == "b: its clock is +3900 s off; set it by NTP"
+
+
+def test_the_verb_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["launch", "tiny"]) == 2
+    assert "one of --hosts FILE, --slurm and --rehearse NAME is needed" in capsys.readouterr().err
+    assert run(["launch", "tiny", "--rehearse", "flood"]) == 2
+    assert "no such scenario; there is kill-a-rank" in capsys.readouterr().err
+    assert run(["launch", "tiny", "--hosts", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_a_batch_script_is_a_script(tmp_path: Path) -> None:
+    import subprocess
+
+    text = batch_script("tiny", ["pretrain.seed=1 2"], tmp_path / "a b", 4, 8, 600)
+    assert "--nodes=4" in text
+    assert "--nproc-per-node=8" in text
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_rehearsal(name: str, shared_stage: Stage) -> None:
+    """Two nodes, in namespaces where that is allowed: every fault ends as it must."""
+    result = SCENARIOS[name](shared_stage)
+    assert result.passed, result
+
+
+@pytest.fixture(scope="module")
+def shared_stage(tmp_path_factory: pytest.TempPathFactory):
+    with two_nodes() as nodes:
+        yield Stage(tmp_path_factory.mktemp("rehearsal"), nodes, None)
+
+
+def test_a_rehearsal_of_nothing_known(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--rehearse flood: no such scenario"):
+        rehearse(tmp_path, ["flood"], None)
