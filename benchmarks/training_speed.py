@@ -23,8 +23,8 @@ from modeling.decoder import Decoder
 from modeling.initialise import initialise
 from modeling.presets import preset
 from training.batches import BatchPlan, read_batch
-from training.replicated import ReplicatedEngine
 from training.recipe import PretrainRecipe
+from training.replicated import ReplicatedEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT, ROWS = 256, 16

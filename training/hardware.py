@@ -4,7 +4,9 @@ import os
 
 import torch
 
+from data_pipeline.provenance import peak_rss_bytes
 from modeling.config import DecoderConfig
+from training.plan.devices import DEVICES
 
 AMPERE = (8, 0)  # the least compute capability of FlashAttention's kernels
 
@@ -51,6 +53,22 @@ def resolve_precision(precision: str) -> tuple[str, str]:
 def pick_device(local_rank: int = 0) -> torch.device:
     """The rank's CUDA device where there is one, else the CPU."""
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def peak_flops(told: float = 0.0) -> float | None:
+    """bfloat16 operations per second of this rank's device: as told, or by the GPU's name; None where nobody knows."""
+    if told:
+        return told
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name().lower().replace(" ", "-")
+    known = [device for device in DEVICES.values() if device.name.split("-")[0] in name]
+    return known[0].bfloat16_flops if known else None
+
+
+def memory_in_use() -> int:
+    """Peak bytes of this rank: of its GPU where it has one, else of the process."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_rss_bytes()
 
 
 def pick_attention(device: torch.device, precision: str, context: int, config: DecoderConfig) -> str:

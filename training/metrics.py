@@ -1,7 +1,10 @@
 """metrics.jsonl: one row per logged step, appended so that a kill loses at most a torn last line, and rewound when a run resumes.
 
 Columns: `step` (updates done), `phase`, `tokens` (read so far), `loss` (mean over the steps since the row before, nats per token),
-`learning_rate` and `grad_norm` (of this step, before clipping), `tokens_per_s` (since the row before), `seconds` (of the whole run).
+`learning_rate` and `grad_norm` (of this step, before clipping), `tokens_per_s` (since the row before), `seconds` (of the whole run),
+`mfu_causal` and `mfu_full` (model FLOPs over the devices' peak, null where that is not known), `memory_bytes` (the first rank's peak),
+`left_out` (updates not made so far), `rows_read` (of each source so far), `seconds_by_part` (of the first rank, since the row before).
+`loss` is null where every update since the row before was left out.
 """
 
 import json

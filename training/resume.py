@@ -38,13 +38,13 @@ def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALON
     made = {PHASES: history[-1]["phases"], "data": before.fingerprint()}
     store.check_identity(checkpoint, plan.identity | made)
     step = checkpoint.metadata["step"]
-    changed = edited(history, list(recipe.phases), step)
-    if changed is not history:
+    if first_history(list(recipe.phases))[0]["phases"] != history[-1]["phases"]:
         if not job.edit_mixture:
             raise InputError(
                 f"{checkpoint.folder}: this checkpoint was trained with other {PHASES} than the recipe has now; put them back, give "
                 f"--edit-mixture to go on from step {step} with the new ones, or start over by deleting {job.out}"
             )
+        changed = edited(history, list(recipe.phases), step)
         before = EditedMixture(changed, open_shards(job, changed), recipe.context, recipe.rows_per_step, job.seed)
     plan = dataclasses.replace(plan, mixture=before, identity=identity_of(job, plan.config, before))
     store.identity = plan.identity

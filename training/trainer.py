@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from data_pipeline.errors import InputError
-from data_pipeline.provenance import peak_rss_bytes
+from data_pipeline.provenance import peak_rss_bytes, provenance
 from data_pipeline.storage import read_json, write_json
 from modeling import load_decoder
 from modeling.checkpoint import MANIFEST, Checkpoint, list_checkpoints
 from modeling.config import DecoderConfig
-from modeling.counts import count_parameters
+from modeling.counts import count_parameters, flops_per_token
 from modeling.decoder import Decoder
 from modeling.hf_weights import write_hf_folder
 from modeling.initialise import initialise
@@ -24,21 +24,23 @@ from modeling.parallel.weights import fill
 from modeling.rope import factors_of_length
 from modeling.whole_files import store_of
 from training.batches import BatchPlan, read_batch
+from training.board import Board
 from training.checkpoint import step_of
 from training.engine import Engine
 from training.evaluating import Evaluator, validation_losses
 from training.events import record
-from training.hardware import local_rank, pick_attention, pick_device, resolve_precision, threads_per_rank
+from training.hardware import local_rank, memory_in_use, peak_flops, pick_attention, pick_device, resolve_precision, threads_per_rank
 from training.job import Job, Plan, make_plan
 from training.layout import build_parallel
 from training.metrics import Metrics
+from training.page import write_page
 from training.progress import TrainingProgress
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.resume import find_start, history_now, open_store
 from training.schedule import learning_rate
 from training.spikes import SpikeWatch, contains, merged
 from training.state import WEIGHT, load_weights, restore, state_pieces
-from training.step_log import Clock, StepLog
+from training.step_log import Clock, PartClock, StepLog
 from training.world import World
 
 
@@ -128,13 +130,16 @@ class Run:
         self.checkpoint, self.plan = find_start(self.job, self.plan, self.store, self.world)
         self.num_steps = self.plan.mixture.num_steps
         saved = self.checkpoint.metadata if self.checkpoint else {}
+        self.parts = PartClock()
         self.start, self.updates = saved.get("step", 0), saved.get("updates", saved.get("step", 0))
         self.clock, self.log = Clock(saved), StepLog(saved)
         self.spikes = SpikeWatch(self.recipe.spike_sigmas, self.recipe.spike_window, saved.get("spikes"))
         self.skipped = self.world.agree(lambda: read_skipped(self.job.out, saved))
         self.record_start(saved)
+        self.board = Board(self.job.out / "tensorboard" if self.recipe.tensorboard and self.world.first else None)
         if self.world.first:
             self.metrics.rewind(self.start)
+            write_json(self.job.out / "run.json", self.facts())
         if self.start == self.num_steps:
             accepted()
             self.say("pretrain: every step was done already")
@@ -155,8 +160,10 @@ class Run:
         """One update, or one that is left out since it would be a spike."""
         # Ranks that work on the same rows draw the same dropout, ranks that see others another.
         seed_dropout(self.job.seed, step, data_index)
-        batch = read_batch(self.plan.mixture, self.batches, step, data_index)
-        result = self.engine.step(batch, rate, self.spikes.accept if self.spikes.sigmas else None)
+        with self.parts("data"):
+            batch = read_batch(self.plan.mixture, self.batches, step, data_index)
+        with self.parts("step"):
+            result = self.engine.step(batch, rate, self.spikes.accept if self.spikes.sigmas else None)
         self.updates += result.applied
         self.log.add(step + 1, result)
         if not result.applied:
@@ -194,6 +201,12 @@ class Run:
         if saved and len(history) > 1 and history[-1]["from_step"] == self.start:
             self.record("mixture", self.start, phases=history[-1]["phases"])
             self.say(f"pretrain: from step {self.start} on the mixture is another one, as --edit-mixture says")
+
+    def facts(self) -> dict[str, Any]:
+        """Every resolved value of this attempt: settings, layout, what the machine has decided."""
+        decided = {"precision": self.precision, "attention": self.attention, "ranks": self.world.ranks, "device": str(pick_device())}
+        counted = {"parameters": count_parameters(self.plan.config), "steps": self.num_steps, "tokens_per_step": self.tokens_per_step}
+        return {"job": self.job.to_json(), "decoder": self.plan.config.to_dict(), **decided, **counted, **provenance("torch", "deepspeed")}
 
     def record(self, kind: str, step: int, **facts: Any) -> None:
         if self.world.first:
@@ -248,14 +261,19 @@ class Run:
         if saves or logs:
             self.log.settle(self.store.folder)
         if evaluates and (self.recipe.validation or self.evaluators):
-            self.evaluate(done)
+            with self.parts("evaluation"):
+                self.evaluate(done)
         if logs:
             row = self.row(done, rate)
             if self.world.first:
                 self.metrics.append(row)
+                self.board.add(row)
             progress.show(row)
         if saves:
-            self.save(done)
+            with self.parts("checkpoint"):
+                self.save(done)
+            if self.world.first:
+                write_page(self.job.out)
 
     def save(self, done: int) -> None:
         """Copies the state after step `done` to host memory; it is written while training goes on."""
@@ -280,6 +298,7 @@ class Run:
     def row(self, done: int, rate: float) -> dict[str, Any]:
         """One row of metrics.jsonl."""
         steps, seconds = self.clock.lap(done, self.start)
+        speed = steps * self.tokens_per_step / seconds
         return {
             "step": done,
             "phase": self.recipe.phase_of(done - 1).name,
@@ -287,8 +306,24 @@ class Run:
             "loss": self.log.take_mean(),
             "learning_rate": rate,
             "grad_norm": self.log.grad_norm,
-            "tokens_per_s": steps * self.tokens_per_step / seconds,
+            "tokens_per_s": speed,
             "seconds": self.clock.seconds,
+            **self.utilisation(speed),
+            "memory_bytes": memory_in_use(),
+            "left_out": done - self.updates,
+            "rows_read": self.plan.mixture.rows_read(done),
+            "seconds_by_part": self.parts.take(),
+        }
+
+    def utilisation(self, tokens_per_s: float) -> dict[str, float | None]:
+        """Model FLOPs over the devices' peak, attention counted causally and with all pairs; null where the peak is not known."""
+        peak, config, context = peak_flops(self.recipe.peak_flops), self.plan.config, self.recipe.context
+        if peak is None:
+            return {"mfu_causal": None, "mfu_full": None}
+        share = tokens_per_s / (peak * self.world.ranks)
+        return {
+            "mfu_causal": share * flops_per_token(config, context),
+            "mfu_full": share * flops_per_token(config, context, "full"),
         }
 
     def finish(self) -> dict[str, Any]:
@@ -316,6 +351,9 @@ class Run:
         }
         if self.world.first:
             write_json(self.job.out / "result.json", result)
+            self.record("finished", self.num_steps, loss=self.log.last)
+            write_page(self.job.out)
+            self.board.close()
         return result
 
     def opening_line(self) -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from data_pipeline.errors import InputError
 from modeling.checkpoint import list_checkpoints
 from training import trainer
+from training.events import read_events
 from training.metrics import read_metrics
 from training.recipe import ModelRecipe, PretrainRecipe
 from training.state import WEIGHT, Fragment
@@ -54,7 +55,7 @@ def equal(one: Path, other: Path) -> bool:
 
 def timeless(out: Path) -> list[dict]:
     return [
-        {name: value for name, value in row.items() if "second" not in name and "per_s" not in name}
+        {name: value for name, value in row.items() if not any(word in name for word in ("second", "per_s", "memory"))}
         for row in read_metrics(out / "metrics.jsonl")
     ]
 
@@ -157,7 +158,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(corpus: Path, 
         ({"learning_rate": 1e-3}, r"\[pretrain\] learning_rate = 0.003, and it is 0.001 now"),
         ({"schedule": "wsd"}, r"\[pretrain\] schedule"),
         ({"seed": 6}, r"\[run\] seed = 5, and it is 6 now"),
-        ({"phases": PHASES[:1]}, r"\[pretrain\] phases"),
+        ({"phases": PHASES[:1]}, r"with other \[pretrain\] phases than the recipe has now; put them back, give --edit-mixture"),
     ],
 )
 def test_another_recipe_does_not_go_on_from_the_checkpoint(corpus: Path, copy: Path, settings: dict, message: str):
@@ -179,3 +180,88 @@ def test_how_it_is_computed_may_change(corpus: Path, undisturbed: Path, copy: Pa
     train(corpus, copy, micro_rows=1, keep_last=3, log_every=7, checkpoint_every=5)
     ours, theirs = weights(copy), weights(undisturbed)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-4
+
+
+def test_an_edited_mixture_goes_on_and_is_recorded(corpus: Path, undisturbed: Path, copy: Path) -> None:
+    """The steps before stay, those after follow the new phases, and going on again needs no flag."""
+    stop_after(copy, 12)
+    other = [PHASES[0], {"name": "two", "steps": 8, "weights": {"synthetic": 1.0}}]
+    recipe = PretrainRecipe(**{**SETTINGS, "phases": other})
+    paths = {"tokens": corpus / "tokens", "tokenizer": corpus / "tokenizer", "out": copy}
+    result = pretrain(recipe, ModelRecipe(preset="tiny"), seed=5, edit_mixture=True, **paths)
+    assert (result["steps"], result["resumed_from"]) == (15, 12)
+    (event,) = [event for event in read_events(copy) if event["kind"] == "mixture"]
+    assert event["step"] == 12
+    rows, before = read_metrics(copy / "metrics.jsonl"), read_metrics(undisturbed / "metrics.jsonl")
+    assert [row["loss"] for row in rows[:6]] == [row["loss"] for row in before[:6]]
+    read = before[5]["rows_read"]
+    assert rows[-1]["rows_read"] == {"web": read["web"], "synthetic": read["synthetic"] + 3 * 4}
+    assert pretrain(recipe, ModelRecipe(preset="tiny"), seed=5, **paths)["resumed_from"] == 15
+
+
+def test_every_nth_checkpoint_is_kept(corpus: Path, tmp_path: Path) -> None:
+    train(corpus, tmp_path, checkpoint_every=2, keep_last=1, keep_every=6)
+    assert [Path(path).name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step-00000006", "step-00000012", "step-00000014"]
+
+
+def test_held_out_rows_are_read_while_the_run_goes_on(corpus: Path, tmp_path: Path) -> None:
+    phases = [{"name": "one", "steps": 14, "weights": {"web": 1.0}}]
+    asked: list[int] = []
+
+    def evaluator(decoder, step: int) -> dict[str, float]:
+        asked.append(step)
+        return {"small/accuracy": 0.5}
+
+    recipe = PretrainRecipe(**{**SETTINGS, "phases": phases, "validation": {"synthetic": 6}, "evaluate_every": 7})
+    pretrain(
+        recipe,
+        ModelRecipe(preset="tiny"),
+        seed=5,
+        tokens=corpus / "tokens",
+        tokenizer=corpus / "tokenizer",
+        out=tmp_path,
+        evaluators=[evaluator],
+    )
+    found = [event for event in read_events(tmp_path) if event["kind"] == "evaluated"]
+    assert [event["step"] for event in found] == asked == [7, 14]
+    assert found[1]["validation/synthetic"] < found[0]["validation/synthetic"]
+    assert found[0]["small/accuracy"] == 0.5
+
+
+def test_weights_to_begin_with(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """A finished run's folder and its checkpoint begin alike; another shape is refused by name."""
+    for number, source in enumerate(("model", "checkpoints/step-00000014")):
+        train(corpus, tmp_path / str(number), initial=str(undisturbed / source), log_every=1)
+    first, other = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("0", "1"))
+    assert [row["loss"] for row in first] == [row["loss"] for row in other]
+    assert first[0]["loss"] < read_metrics(undisturbed / "metrics.jsonl")[0]["loss"] - 0.5
+    with pytest.raises(InputError, match="has num_layers = 2"):
+        pretrain(
+            PretrainRecipe(**{**SETTINGS, "initial": str(undisturbed / "model")}),
+            ModelRecipe(preset="tiny", num_layers=1),
+            tokens=corpus / "tokens",
+            tokenizer=corpus / "tokenizer",
+            out=tmp_path / "other",
+        )
+
+
+def test_checkpoints_may_lie_in_an_object_store(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Any fsspec address: written, listed, pruned and gone on from as in a folder."""
+    address = f"memory://{tmp_path.name}/checkpoints"
+    train(corpus, tmp_path, checkpoints=address)
+    assert [Path(path).name for path in list_checkpoints(address)] == ["step-00000012", "step-00000014"]
+    assert not (tmp_path / "checkpoints").exists()
+    assert equal(undisturbed, tmp_path)
+    shutil.rmtree(tmp_path / "model")
+    assert train(corpus, tmp_path, checkpoints=address)["resumed_from"] == 14
+    assert equal(undisturbed, tmp_path)
+
+
+def test_the_page_of_a_run(undisturbed: Path) -> None:
+    """It has the curves, the settings and nothing from elsewhere; names are escaped."""
+    text = (undisturbed / "run.html").read_text()
+    assert text.count("<polyline") >= 4
+    assert "finished" in text
+    assert "src=" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "36,000" in text

@@ -46,6 +46,7 @@ class Watchdog:
         self.step = -1  # of which nothing is done yet
         self.moved = time.time()
         self.collective: tuple[str, float] | None = None
+        self.started = "a collective"
         self.shown = False
         self.done = threading.Event()
         self.thread = threading.Thread(target=self.beat, name="watchdog", daemon=True)
@@ -100,13 +101,16 @@ class Watchdog:
                 setattr(dist, name, self.watched(name, function))
         work = dist.Work
         if not hasattr(work.wait, "watched"):
-            work.wait = self.watched("wait for a collective", work.wait)  # type: ignore[method-assign]
+            work.wait = self.watched(None, work.wait)  # type: ignore[method-assign]
 
-    def watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(self, name: str | None, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, telling where it is; without a name it waits for what was started last."""
+
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
             outer = self.collective
-            self.collective = (name, time.time())
+            self.started = name or self.started
+            self.collective = (name or f"the wait for {self.started}", time.time())
             try:
                 return function(*arguments, **named)
             finally:
