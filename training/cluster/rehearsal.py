@@ -197,7 +197,10 @@ def resumed(stage: Stage, name: str, act: Callable[[dict[int, dict[str, Any]]], 
             undo()
 
     when_at(job.out, 25, disturb)
-    stage.supervise(job)
+    try:
+        stage.supervise(job)
+    except InputError as error:
+        return Result(name, False, str(error), time.monotonic() - began)
     found = losses_of(job.out)
     difference = max(abs(a - b) for a, b in zip(found, expected, strict=True))
     events = [event for event in read_events(job.out) if event["kind"] == "restarted"]

@@ -262,7 +262,8 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
                 return self.why(codes, logs, error)
             beats = read_heartbeats(self.job.out)
-            hung = describe_hang(beats, self.ranks, time.time(), self.settings.hang_seconds) if self.settings.hang_seconds else None
+            patience = (self.settings.hang_seconds, self.settings.start_seconds)
+            hung = describe_hang(beats, self.ranks, time.time(), *patience) if self.settings.hang_seconds else None
             if hung:
                 record(self.job.out, "hang", max((beat["step"] for beat in beats.values()), default=0), told=hung)
                 return Outcome(False, hung)

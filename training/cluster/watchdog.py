@@ -136,13 +136,18 @@ def clear_heartbeats(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def describe_hang(beats: dict[int, dict[str, Any]], ranks: int, now: float, hang_seconds: float) -> str | None:
-    """One line about ranks that stand still or are silent; None while all is well.
+def describe_hang(
+    beats: dict[int, dict[str, Any]], ranks: int, now: float, hang_seconds: float, start_seconds: float | None = None
+) -> str | None:
+    """One line about ranks that stand still or are silent; None while all is well. Before its first step, while it reads a checkpoint and
+    builds its engine, a rank has `start_seconds`.
 
     The silent ones and those furthest behind are the cause, the others wait for them.
     """
     silent = [rank for rank, beat in beats.items() if now - beat["time"] > hang_seconds]
-    still = [rank for rank, beat in beats.items() if rank not in silent and now - beat["moved"] > hang_seconds]
+    first = hang_seconds if start_seconds is None else max(hang_seconds, start_seconds)
+    patience = {rank: first if beat["step"] < 0 else hang_seconds for rank, beat in beats.items()}
+    still = [rank for rank, beat in beats.items() if rank not in silent and now - beat["moved"] > patience[rank]]
     if not silent and len(still) < ranks:
         return None
     told = []

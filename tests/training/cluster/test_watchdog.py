@@ -26,6 +26,7 @@ def test_ranks_that_move_or_are_only_slow_do_not_hang() -> None:
     assert describe_hang({0: beat(3, 100.0, 99.0), 1: beat(3, 100.5, 99.0)}, 2, 101.0, 15.0) is None
     assert describe_hang({0: beat(3, 100.0, 50.0), 1: beat(4, 100.0, 99.0)}, 2, 101.0, 15.0) is None, "one of them moves"
     assert describe_hang({0: beat(-1, 100.0, 50.0)}, 2, 101.0, 15.0) is None, "the other has not begun"
+    assert describe_hang({0: beat(-1, 100.0, 50.0), 1: beat(-1, 100.0, 50.0)}, 2, 101.0, 15.0, 60.0) is None, "they still begin"
     told = describe_hang({0: beat(3, 100.0, 50.0), 1: beat(3, 100.0, 50.0)}, 2, 101.0, 15.0)
     assert told is not None
     assert "in no collective" in told
