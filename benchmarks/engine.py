@@ -134,7 +134,6 @@ def groups_of(model: Any) -> list[dict[str, Any]]:
 def torch_side(kind: str, config: Any) -> Callable[[Any], float]:
     """DDP or FSDP2 with torch's fused AdamW."""
     import torch
-    import torch.distributed as dist
 
     model = their_model(config)
     if kind == "ddp":
@@ -153,9 +152,7 @@ def torch_side(kind: str, config: Any) -> Callable[[Any], float]:
         torch.nn.utils.clip_grad_norm_(wrapped.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        total = loss.detach().clone()
-        dist.all_reduce(total)
-        return float(total) / RANKS
+        return float(loss.detach())
 
     return step
 
@@ -175,7 +172,6 @@ def deepspeed_config(stage: int, rows: int) -> dict[str, Any]:
 def deepspeed_side(stage: int, config: Any, rows: int) -> Callable[[Any], float]:
     """deepspeed.initialize as its documentation has it, with torch's AdamW."""
     import torch
-    import torch.distributed as dist
 
     from training.zero import load_deepspeed
 
@@ -189,9 +185,7 @@ def deepspeed_side(stage: int, config: Any, rows: int) -> Callable[[Any], float]
         loss = their_loss(engine, micro)
         engine.backward(loss)
         engine.step()
-        total = loss.detach().clone()
-        dist.all_reduce(total)
-        return float(total) / RANKS
+        return float(loss.detach())
 
     return step
 
@@ -201,7 +195,6 @@ def trainer_side(stage: int, config: Any, rows: int, folder: Path) -> Callable[[
     import json
 
     import torch
-    import torch.distributed as dist
     from transformers import Trainer, TrainingArguments
 
     from training.zero import load_deepspeed
@@ -239,13 +232,13 @@ def trainer_side(stage: int, config: Any, rows: int, folder: Path) -> Callable[[
 
     model = their_model(config)
     optimizer = torch.optim.AdamW(groups_of(model), lr=RATE, betas=(0.9, 0.95), fused=True)
-    return Loop(Ours, model, arguments, optimizer, pipe, Fed, dist).step
+    return Loop(Ours, model, arguments, optimizer, pipe, Fed).step
 
 
 class Loop:
     """A Trainer whose `train` runs in a thread and is fed one batch at a time, so that its whole loop is what is timed."""
 
-    def __init__(self, kind: Any, model: Any, arguments: Any, optimizer: Any, pipe: dict[str, Any], data: Any, dist: Any) -> None:
+    def __init__(self, kind: Any, model: Any, arguments: Any, optimizer: Any, pipe: dict[str, Any], data: Any) -> None:
         import queue
         import threading
 
@@ -253,7 +246,7 @@ class Loop:
 
         self.batches: Any = queue.Queue()
         self.losses: Any = queue.Queue()
-        self.pipe, self.dist = pipe, dist
+        self.pipe = pipe
 
         pipe["next"] = self.batches.get
         loop = self
@@ -278,9 +271,7 @@ class Loop:
         told = self.losses.get()
         if told is not None:
             raise RuntimeError(told)
-        total = self.pipe["loss"]
-        self.dist.all_reduce(total)
-        return float(total) / RANKS
+        return float(self.pipe["loss"])
 
 
 def serve(side: str, rank: int, folder: Path, sizes: dict[str, Any], rows: int, context: int, pipe: Any) -> None:
@@ -350,11 +341,12 @@ class Side:
         return [(loss, seconds) for _, loss, seconds in told]
 
     def step(self, number: int, packed: bool) -> tuple[float, float]:
-        """The loss, and the seconds of the slower rank."""
+        """The mean of the ranks' losses, and the seconds of the slower rank."""
         for pipe in self.pipes:
             pipe.send((number, packed))
         told = self.hear()
-        return told[0][0], max(seconds for _, seconds in told)
+        # No sum over ranks in the processes: the Trainer's thread has collectives of its own under way at this moment.
+        return statistics.mean(loss for loss, _ in told), max(seconds for _, seconds in told)
 
     def end(self) -> None:
         for process in self.processes:

@@ -1,7 +1,7 @@
 """The plan's bytes against a process's: `python -m benchmarks.plan_memory [--layers 10] [--out FILE]`.
 
-A decoder whose state is more than 2 GiB takes three steps on one rank and on two, in every ZeRO stage; the peak of each rank's resident memory
-above what it had before the decoder was built is held against the plan's total. Writes benchmarks/results/plan_memory.json.
+A decoder whose state is more than 2 GiB takes three steps on one rank and on two, in every ZeRO stage; the peak of each rank's resident
+memory above what it had before the decoder was built is held against the plan's total. Writes benchmarks/results/plan_memory.json.
 """
 
 import argparse
