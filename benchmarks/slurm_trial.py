@@ -1,7 +1,7 @@
 """Slurm for real on one machine: `python -m benchmarks.slurm_trial` (root; Debian's slurmctld, slurmd, slurm-client, munge).
 
 A controller and two slurmd in network namespaces; the batch script that `phial launch --slurm` prints is submitted, a rank is killed, the
-job requeues itself, goes on from the last checkpoint and ends with the undisturbed run's losses. Writes benchmarks/results/slurm_trial.json.
+job requeues itself, goes on from the last checkpoint and ends with the undisturbed run's losses. Writes results/slurm_trial.json.
 """
 
 import argparse

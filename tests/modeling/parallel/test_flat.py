@@ -1,5 +1,6 @@
 """Flat intervals of ranks' tensors: their boxes tile the whole tensor, and what is written comes back."""
 
+from itertools import pairwise
 from math import prod
 
 import pytest
@@ -23,7 +24,7 @@ def cuts_of(length: int, draw) -> list[int]:
 def test_intervals_are_few_boxes_in_order(shape: list[int], data) -> None:
     full = torch.arange(prod(shape)).view(shape)
     points = cuts_of(prod(shape), data.draw)
-    for begin, end in zip(points, points[1:], strict=False):
+    for begin, end in pairwise(points):
         boxes = split_interval(shape, begin, end)
         assert len(boxes) <= max(1, 2 * len(shape) - 1)
         values = torch.cat([full[box.inside(whole(shape))].reshape(-1) for box in boxes])
@@ -57,7 +58,7 @@ def test_intervals_of_all_ranks_tile_the_whole_and_come_back(shape: list[int], r
     for pieces in divided(shape, ranks, kind):
         local = pieces.take(full).contiguous()
         points = cuts_of(local.numel(), data.draw)
-        for begin, end in zip(points, points[1:], strict=False):
+        for begin, end in pairwise(points):
             for box, start in interval_boxes(pieces, begin, end):
                 places.append(box)
                 stored[box.inside(whole(shape))] = local.view(-1)[start : start + box.volume].view(box.size)
