@@ -24,13 +24,15 @@ class Memory:
     logits: int
     buffers: int
     host: int = 0  # of `optimizer`, what lies in host memory instead
+    reused: int = 0  # of `gradients`, what takes room that activations have left by then
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.buffers - self.host
+        held = self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.buffers
+        return held - self.host - self.reused
 
     def by_kind(self) -> dict[str, int]:
-        kinds = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "host")
+        kinds = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "host", "reused")
         return {kind: getattr(self, kind) for kind in kinds} | {"total": self.total}
 
 
@@ -55,11 +57,16 @@ def memory_of(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> Memory:
             buffers += 4 * part  # this rank's gradients, flat, while it steps
     if shape.precision == "bfloat16":
         buffers += 2 * held  # autocast's copies of the weights, kept for the way back
+    activations = activation_bytes(shape)
+    # With one micro-batch a step a layer's gradients come when its activations go; with several, or in buckets that last, they are there
+    # all the time.
+    lasting = shape.accumulation > 1 or (shape.zero_stage == 0 and shape.same > 1)
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=masters + moments,
-        activations=activation_bytes(shape),
+        activations=activations,
+        reused=0 if lasting else min(gradients, activations),
         logits=logits_bytes(shape, loss_tokens),
         buffers=buffers,
         host=masters + moments if shape.offload else 0,
