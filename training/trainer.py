@@ -256,8 +256,7 @@ class Run:
         progress.advance(done)
         self.on_step(done)
         self.store.check()
-        for written in self.store.take_written():
-            self.record("checkpoint", **dataclasses.asdict(written))
+        self.record_written()
         if saves or logs:
             self.log.settle(self.store.folder)
         if evaluates and (self.recipe.validation or self.evaluators):
@@ -274,6 +273,11 @@ class Run:
                 self.save(done)
             if self.world.first:
                 write_page(self.job.out)
+
+    def record_written(self) -> None:
+        """What checkpoints that are complete by now have cost."""
+        for written in self.store.take_written():
+            self.record("checkpoint", **dataclasses.asdict(written))
 
     def save(self, done: int) -> None:
         """Copies the state after step `done` to host memory; it is written while training goes on."""
@@ -329,6 +333,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Writes the model folder, from the last checkpoint, and the result."""
         self.store.finish()
+        self.record_written()
         self.world.meet()
         model = self.job.out / "model"
         if self.world.first:

@@ -261,6 +261,8 @@ def test_the_page_of_a_run(undisturbed: Path) -> None:
     """It has the curves, the settings and nothing from elsewhere; names are escaped."""
     text = (undisturbed / "run.html").read_text()
     assert text.count("<polyline") >= 4
+    kept = [event["step"] for event in read_events(undisturbed) if event["kind"] == "checkpoint"]
+    assert kept == [3, 6, 9, 12, 14], "every checkpoint is an event, the last one too"
     assert "finished" in text
     assert "src=" not in text
     assert "http" not in text.replace("http-equiv", "")
