@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from modeling.checkpoint import MANIFEST, Checkpoint, check_metadata, finish_checkpoint
-from modeling.checkpoint_parts import PartWriter
+from modeling.checkpoint_parts import FILE_BYTES, PartWriter
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 from modeling.files_beside import BESIDE, copy_other_files, tokenizer_above
@@ -61,7 +61,7 @@ def to_checkpoint(source: Path, target: Path, file_bytes: int | None = None, dty
     metadata = decoder_metadata(config)
     check_metadata(target, metadata)
     with whole_folder(target) as temporary:
-        with PartWriter(temporary, **({} if file_bytes is None else {"file_bytes": file_bytes})) as writer:
+        with PartWriter(temporary, file_bytes=file_bytes or FILE_BYTES) as writer:
             for name, tensor in stream_hf_tensors(source, config):
                 writer.add(PREFIX + name, rounded(source, name, tensor, dtype))
         (temporary / BESIDE).mkdir()
