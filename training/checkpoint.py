@@ -5,6 +5,8 @@ the parts that its ranks held. Metadata: `step`, `updates` (those that were made
 `losses` (of steps not logged yet), `seconds`, `cpu_seconds`, `precision`, `ranks`, `layout`, and what the trainer adds.
 """
 
+import os
+import re
 import threading
 import time
 import uuid
@@ -179,7 +181,8 @@ class CheckpointStore:
         """Raises what writing in the background has failed with, in one line."""
         if self.failure is not None:
             error, self.failure = self.failure, None
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors says the system's number in its text only
+            reason = os.strerror(int(told[1])) if told else getattr(error, "strerror", None) or " ".join(str(error).split())
             raise InputError(f"{self.folder}: a checkpoint could not be written: {reason}; what was complete before is kept") from error
 
     def finish(self) -> None:
