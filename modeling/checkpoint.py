@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from modeling.checkpoint_manifest import check_manifest, check_tiling
-from modeling.checkpoint_parts import PartWriter, note_place, read_slice
+from modeling.checkpoint_parts import PartReader, PartWriter, note_place
 from modeling.errors import ModelError
 from modeling.whole_files import read_json, sha256_of, store_of, write_json
 
@@ -95,6 +95,7 @@ class Checkpoint:
         self.metadata: dict[str, Any] = manifest["metadata"]
         self.tensors: dict[str, Any] = manifest["tensors"]
         self.files: dict[str, Any] = manifest["files"]
+        self.reader = PartReader(self.folder)
         for name, facts in self.files.items():
             path = f"{inside}/{name}"
             size = store.size(path) if store.exists(path) else None
@@ -128,7 +129,7 @@ class Checkpoint:
             first < 0 or size < 0 or first + size > length for first, size, length in zip(start, extent, entry["shape"], strict=True)
         ):
             raise ModelError(f"{self.folder}: {name} has the shape {entry['shape']}; it has no box of sizes {extent} at {start}")
-        return read_slice(self.folder, name, entry, start, extent)
+        return self.reader.read(name, entry, start, extent)
 
     def _entry(self, name: str) -> dict[str, Any]:
         if name not in self.tensors:
@@ -146,8 +147,11 @@ def read_checkpoint(
     return {name: checkpoint.read(name) for name in (checkpoint.names if names is None else names)}, checkpoint.metadata
 
 
-def list_checkpoints(folder: str | Path, report: Callable[[str], None] | None = None) -> list[str]:
-    """The complete checkpoints inside `folder`, oldest first by the number their names end with; each unusable one gives a line."""
+def list_checkpoints(folder: str | Path, report: Callable[[str], None] | None = None, names: str = r".*?(\d+)") -> list[str]:
+    """The complete checkpoints inside `folder`, oldest first by the number their names end with; each unusable one gives a line.
+
+    Only folders whose whole name matches `names` are looked at; its group is the number.
+    """
     say = report or logging.getLogger("phial").warning
     store, inside = store_of(folder)
     if not store.isdir(inside):
@@ -155,7 +159,7 @@ def list_checkpoints(folder: str | Path, report: Callable[[str], None] | None = 
     found: list[tuple[int, str]] = []
     for path in store.ls(inside, detail=False):
         name = path.rstrip("/").rsplit("/", 1)[-1]
-        number = re.search(r"(\d+)$", name)
+        number = re.fullmatch(names, name, re.DOTALL)
         if number is None or name.startswith(".") or not store.isdir(path):
             continue
         try:

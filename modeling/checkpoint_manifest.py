@@ -1,9 +1,15 @@
 """Whether a checkpoint's manifest says what a reader needs: its form, and that the parts of every tensor tile it."""
 
+from collections import Counter
+from itertools import product
+from math import prod
 from typing import Any
 
 from modeling.checkpoint_parts import DTYPE_NAMES, volume
 from modeling.errors import ModelError
+
+# Up to so many dims along which a tensor is cut, its parts' corners are counted: a box has 2^dims.
+CORNER_DIMS = 6
 
 
 def check_manifest(where: str, manifest: dict[str, Any]) -> None:
@@ -57,10 +63,32 @@ def check_tiling(what: str, shape: list[int], parts: list[dict[str, Any]]) -> No
     if filled != volume(shape):
         raise ModelError(f"{what}: the parts hold {filled} numbers where the shape {shape} has {volume(shape)}")
     full = [part for part in parts if volume(part["sizes"])]
-    # Equal volumes would let an overlap hide a gap. Parts are looked at in the order of the dim in which most of them begin apart, so that
-    # each is held against its neighbours only: a state cut over hundreds of ranks has thousands of parts.
+    if full and not cover_once(shape, full):  # equal volumes alone would let an overlap hide a gap
+        refuse_overlap(what, shape, full)
+
+
+def cover_once(shape: list[int], parts: list[dict[str, Any]]) -> bool:
+    """Whether every entry of the tensor is in one part; False too where the tensor is cut along too many dims to count corners.
+
+    The function that is 1 inside a box and 0 outside has, differenced once along every dim, a sign at each corner of the box and 0
+    elsewhere; sums give it back. So boxes cover the tensor once just where their signed corners add up to those of the tensor's own box.
+    """
+    dims = [dim for dim, length in enumerate(shape) if any(part["sizes"][dim] != length for part in parts)]
+    if len(dims) > CORNER_DIMS:
+        return False
+    corners: Counter[tuple[int, ...]] = Counter()
+    boxes = [(1, part["offsets"], part["sizes"]) for part in parts]
+    for count, offsets, sizes in [*boxes, (-1, [0] * len(shape), shape)]:
+        for corner in product(*(((offsets[dim], 1), (offsets[dim] + sizes[dim], -1)) for dim in dims)):
+            corners[tuple(place for place, _ in corner)] += count * prod(sign for _, sign in corner)
+    return not any(corners.values())
+
+
+def refuse_overlap(what: str, shape: list[int], full: list[dict[str, Any]]) -> None:
+    """Names two parts that overlap, if any do."""
+    # In the order of the dim in which most of them begin apart, so that each is held against its neighbours only.
     sweep = max(range(len(shape)), key=lambda dim: len({part["offsets"][dim] for part in full}), default=0)
-    ordered = sorted(full, key=lambda part: part["offsets"][sweep]) if shape else []
+    ordered = sorted(full, key=lambda part: part["offsets"][sweep])
     for number, one in enumerate(ordered):
         for other in ordered[number + 1 :]:
             if other["offsets"][sweep] >= one["offsets"][sweep] + one["sizes"][sweep]:

@@ -6,12 +6,15 @@ import math
 import os
 import struct
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save, save_file
 from torch import Tensor
 
@@ -19,6 +22,8 @@ from modeling.errors import ModelError
 from modeling.whole_files import is_local, make_folder, open_read, sha256_of, usual_mode, whole_file, write_json
 
 FILE_BYTES = 2_000_000_000
+# Tables of contents that a reader keeps: a rank's pieces lie in few files, thousands in each.
+KEPT_HEADERS = 16
 
 # What safetensors calls a dtype, and ours.
 DTYPES = {
@@ -59,6 +64,7 @@ class PartWriter:
         self.attempt = attempt
         self.file_bytes = file_bytes
         self.held: dict[str, Tensor] = {}
+        self.held_bytes = 0
         self.waiting: list[dict[str, Any]] = []
         self.tensors: dict[str, Any] = {}
         self.files: dict[str, Any] = {}
@@ -92,13 +98,14 @@ class PartWriter:
         entry = self.tensors.setdefault(name, {"shape": whole, "dtype": dtype, "parts": []})
         if entry["shape"] != whole or entry["dtype"] != dtype:
             raise ModelError(f"{self.folder}: {name} came as {entry['dtype']}{entry['shape']} and as {dtype}{whole}")
-        if self.held and sum(one.nbytes for one in self.held.values()) + piece.nbytes > self.file_bytes:
-            self._flush()
         part = {"file": "", "offsets": start, "sizes": list(piece.shape)}
         key = name
         if entry["parts"]:
             key = part["key"] = f"{name}#{len(entry['parts'])}"  # a file names each of its pieces; the first has the tensor's own name
+        if key in self.held or (self.held and self.held_bytes + piece.nbytes > self.file_bytes):  # another tensor may be called NAME#1
+            self._flush()
         self.held[key] = piece if own else host_copy(piece)
+        self.held_bytes += piece.nbytes
         entry["parts"].append(part)
         self.waiting.append(part)
 
@@ -114,7 +121,7 @@ class PartWriter:
         self.files[name] = facts
         for part in self.waiting:
             part["file"] = name
-        self.held, self.waiting = {}, []
+        self.held, self.held_bytes, self.waiting = {}, 0, []
 
 
 def host_copy(piece: Tensor) -> Tensor:
@@ -152,39 +159,72 @@ def write_part(folder: str, rank: int, tensors: dict[str, Tensor]) -> tuple[str,
     return name, facts
 
 
-def read_slice(folder: str, name: str, entry: dict[str, Any], offsets: list[int], sizes: list[int]) -> Tensor:
-    """The box of a tensor, put together from the parts that touch it."""
-    result = torch.empty(sizes, dtype=getattr(torch, entry["dtype"]))
-    for part in entry["parts"]:
-        first = [max(a, b) for a, b in zip(offsets, part["offsets"], strict=True)]
-        last = [min(a + c, b + d) for a, b, c, d in zip(offsets, part["offsets"], sizes, part["sizes"], strict=True)]
-        if any(begin >= end for begin, end in zip(first, last, strict=True)):
-            continue
-        inside = tuple(slice(a - b, c - b) for a, b, c in zip(first, part["offsets"], last, strict=True))
-        target = tuple(slice(a - b, c - b) for a, b, c in zip(first, offsets, last, strict=True))
-        result[target] = read_part(f"{folder}/{part['file']}", part.get("key", name), part["sizes"], entry["dtype"], inside)
-    return result
+class PartReader:
+    """Reads boxes of the tensors of one checkpoint, and remembers where their parts lie: there may be thousands of each."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.headers: OrderedDict[str, tuple[dict[str, Any], int]] = OrderedDict()
+        self.bounds: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+
+    def read(self, name: str, entry: dict[str, Any], offsets: list[int], sizes: list[int]) -> Tensor:
+        """The box of a tensor, put together from the parts that touch it."""
+        result = torch.empty(sizes, dtype=getattr(torch, entry["dtype"]))
+        for part in self.touched(name, entry, offsets, sizes):
+            inside, target = common_box(part["offsets"], part["sizes"], offsets, sizes)
+            path = f"{self.folder}/{part['file']}"
+            result[target] = self.read_part(path, part.get("key", name), part["sizes"], result.dtype, inside)
+        return result
+
+    def touched(self, name: str, entry: dict[str, Any], offsets: list[int], sizes: list[int]) -> list[dict[str, Any]]:
+        """The parts that have numbers of the box."""
+        if 0 in sizes:
+            return []
+        if not sizes:  # a single number, of which there is one part
+            return entry["parts"]
+        if name not in self.bounds:
+            begins, extents = (np.array([part[of] for part in entry["parts"]], np.int64) for of in ("offsets", "sizes"))
+            self.bounds[name] = begins, begins + extents
+        begins, ends = self.bounds[name]
+        stop = [first + size for first, size in zip(offsets, sizes, strict=True)]
+        meets = (np.maximum(begins, offsets) < np.minimum(ends, stop)).all(axis=1)
+        return [entry["parts"][place] for place in np.flatnonzero(meets)]
+
+    def read_part(self, path: str, name: str, sizes: list[int], kind: torch.dtype, box: tuple[slice, ...]) -> Tensor:
+        """A box of one stored piece of `sizes`. Only the rows of the first dim that the box spans are read from the store."""
+        with open_read(path) as stream:
+            header, base = self.header(stream, path)
+            begin, end = piece_place(path, name, header, sizes, kind)
+            shape = sizes
+            if shape and volume(shape):
+                row = (end - begin) // shape[0]
+                begin, end = begin + box[0].start * row, begin + box[0].stop * row
+                shape = [box[0].stop - box[0].start, *shape[1:]]
+                box = (slice(None), *box[1:])
+            stream.seek(base + begin)
+            data = bytearray(stream.read(end - begin))
+        if len(data) != end - begin:
+            raise ModelError(f"{path}: ends in the middle of {name}")
+        if not data:
+            return torch.empty(shape, dtype=kind)[box]
+        return torch.frombuffer(data, dtype=kind).view(shape)[box]
+
+    def header(self, stream: IO[bytes], path: str) -> tuple[dict[str, Any], int]:
+        """The file's table of contents; those read last are kept."""
+        if path not in self.headers:
+            self.headers[path] = read_header(stream, path)
+            if len(self.headers) > KEPT_HEADERS:
+                self.headers.popitem(last=False)
+        self.headers.move_to_end(path)
+        return self.headers[path]
 
 
-def read_part(path: str, name: str, sizes: list[int], dtype: str, box: tuple[slice, ...]) -> Tensor:
-    """A box of one stored piece of `sizes`. Only the rows of the first dim that the box spans are read from the store."""
-    kind: torch.dtype = getattr(torch, dtype)
-    with open_read(path) as stream:
-        header, base = read_header(stream, path)
-        begin, end = piece_place(path, name, header, sizes, kind)
-        shape = sizes
-        if shape and volume(shape):
-            row = (end - begin) // shape[0]
-            begin, end = begin + box[0].start * row, begin + box[0].stop * row
-            shape = [box[0].stop - box[0].start, *shape[1:]]
-            box = (slice(None), *box[1:])
-        stream.seek(base + begin)
-        data = bytearray(stream.read(end - begin))
-    if len(data) != end - begin:
-        raise ModelError(f"{path}: ends in the middle of {name}")
-    if not data:
-        return torch.empty(shape, dtype=kind)[box]
-    return torch.frombuffer(data, dtype=kind).view(shape)[box]
+def common_box(offsets: list[int], sizes: list[int], others: list[int], extents: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What two boxes of a tensor have in common, as slices of the one and of the other."""
+    first = [max(a, b) for a, b in zip(offsets, others, strict=True)]
+    last = [min(a + c, b + d) for a, b, c, d in zip(offsets, others, sizes, extents, strict=True)]
+    inside = tuple(slice(a - b, c - b) for a, b, c in zip(first, offsets, last, strict=True))
+    return inside, tuple(slice(a - b, c - b) for a, b, c in zip(first, others, last, strict=True))
 
 
 def piece_place(path: str, name: str, header: dict[str, Any], sizes: list[int], dtype: torch.dtype) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from modeling.errors import ModelError
 from modeling.whole_files import store_of
 from training.world import World
 
-POLL_SECONDS = 0.02
+POLL_SECONDS, LONGEST_POLL = 0.02, 1.0
+# The folders that are a run's checkpoints. Whatever else lies beside them is not ours to count or to remove.
+STEP_NAMES = r"step-(\d{8,})"
 ALONE = World()
 
 
@@ -76,26 +79,33 @@ class CheckpointStore:
     def latest(self, say: Callable[[str], None], world: World = ALONE) -> Checkpoint | None:
         """The newest complete, intact checkpoint, the same on every rank.
 
-        Ranks share the work of comparing files with their SHA-256; a corrupt one is named, and the checkpoint before is used.
+        Ranks share the work of comparing files with their SHA-256; a corrupt one is named, and the checkpoint before is used. Where files
+        cannot be read at all nothing is known of them, and every rank refuses to go on.
         """
 
         def told(line: str) -> None:
             say(f"pretrain: {line}")
 
-        paths = world.agree(lambda: list_checkpoints(self.folder, report=told))
+        paths = world.agree(lambda: list_checkpoints(self.folder, told, STEP_NAMES))
         for path in reversed(paths):
-            checkpoint = Checkpoint(path)
-            try:
-                checkpoint.verify(world.rank, world.ranks)
-                fault = None
-            except ModelError as error:
-                fault = str(error)
-            faults = [one for one in world.gather(fault) if one is not None]
-            if not faults:
+            checkpoint, fault, unread = examine(path, world)
+            found = world.gather((fault, unread))
+            broken = [one for _, one in found if one is not None]
+            if broken:
+                raise InputError(
+                    f"{path}: cannot be read ({broken[0]}); mend that, or remove this checkpoint to go on from the one before it"
+                )
+            faults = [one for one, _ in found if one is not None]
+            if checkpoint is not None and not faults:
                 return checkpoint
             self.corrupt.add(path)
             told(f"checkpoint skipped: {faults[0]}")
         return None
+
+    def complete(self) -> list[str]:
+        """The names of the complete checkpoints that are not known to be corrupt, oldest first."""
+        paths = list_checkpoints(self.folder, lambda _: None, STEP_NAMES)
+        return [path.rsplit("/", 1)[-1] for path in paths if path not in self.corrupt]
 
     def check_identity(self, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
         """Refuses a checkpoint whose recipe or data is not this run's `identity`, naming the first setting that differs."""
@@ -146,11 +156,11 @@ class CheckpointStore:
     def make_room(self, step: int) -> str | None:
         """The first rank's part of a beginning: what a killed attempt has left goes, a corrupt one too. None where a good one stands."""
         folder = self.place(step)
-        store, inside = store_of(folder)
-        if store.exists(f"{inside}/{MANIFEST}") and folder not in self.corrupt:
-            return None
-        if store.exists(inside):
-            store.rm(inside, recursive=True)
+        if folder not in self.corrupt:
+            with suppress(ModelError):  # none, not complete, or not all of its files
+                Checkpoint(folder)
+                return None
+        self.remove(folder.rsplit("/", 1)[-1])
         return uuid.uuid4().hex[:8]
 
     def write(self, step: int, copies: list[StatePiece], metadata: dict[str, Any], world: World, attempt: str) -> int:
@@ -164,11 +174,13 @@ class CheckpointStore:
         if world.first:
             store, _ = store_of(folder)
             for rank in range(world.ranks):
-                note = store_of(note_place(folder, rank, attempt))[1]
+                note, pause = store_of(note_place(folder, rank, attempt))[1], POLL_SECONDS
                 while not store.exists(note):  # a rank that fails ends, and the launcher ends us with it
-                    time.sleep(POLL_SECONDS)
+                    time.sleep(pause)
+                    pause = min(1.5 * pause, LONGEST_POLL)  # every look is a request to an object store
                     store.invalidate_cache()
             finish_checkpoint(folder, world.ranks, metadata, attempt)
+            self.corrupt.discard(folder)
             self.prune()
         return size
 
@@ -193,23 +205,22 @@ class CheckpointStore:
         self.check()
 
     def prune(self) -> None:
-        """Removes all but the last complete checkpoints and those of every `keep_every` steps, and incomplete ones. The manifest goes
-        first, so a kill leaves nothing that looks complete."""
-        complete = [path.rsplit("/", 1)[-1] for path in list_checkpoints(self.folder, report=lambda _: None)]
+        """Removes all but the last complete checkpoints and those of every `keep_every` steps: older ones, corrupt and incomplete ones.
+        The manifest goes first, so a kill leaves nothing that looks complete."""
+        complete = self.complete()
         kept = set(complete[-self.keep_last :])
         kept |= {name for name in complete if self.keep_every and step_of(name) % self.keep_every == 0}
         store, inside = store_of(self.folder)
         for path in store.ls(inside, detail=False):
             name = path.rstrip("/").rsplit("/", 1)[-1]
-            if name not in kept and store.isdir(path):
+            if re.fullmatch(STEP_NAMES, name) and name not in kept and store.isdir(path):
                 self.remove(name)
 
     def discard_after(self, step: int) -> None:
         """Removes every checkpoint of a later step."""
-        for path in list_checkpoints(self.folder, report=lambda _: None):
-            name = path.rsplit("/", 1)[-1]
-            if step_of(name) > step:
-                self.remove(name)
+        for path in list_checkpoints(self.folder, lambda _: None, STEP_NAMES):
+            if step_of(path) > step:
+                self.remove(path.rsplit("/", 1)[-1])
 
     def remove(self, name: str) -> None:
         store, inside = store_of(f"{self.folder}/{name}")
@@ -219,6 +230,20 @@ class CheckpointStore:
             store.rm(inside, recursive=True)
 
 
-def step_of(name: str) -> int:
-    """The step in a checkpoint folder's name."""
-    return int(name.rsplit("-", 1)[-1])
+def examine(path: str, world: World) -> tuple[Checkpoint | None, str | None, str | None]:
+    """A checkpoint, what is wrong with this rank's share of its files, and what kept this rank from reading them; it raises neither, since
+    the other ranks wait to hear of it."""
+    try:
+        checkpoint = Checkpoint(path)
+        checkpoint.verify(world.rank, world.ranks)
+    except ModelError as error:
+        return None, str(error), None
+    except OSError as error:
+        return None, None, " ".join((error.strerror or str(error) or type(error).__name__).split())
+    return checkpoint, None, None
+
+
+def step_of(path: str) -> int:
+    """The step in the name of a run's checkpoint; 0 where it is another folder's."""
+    found = re.fullmatch(STEP_NAMES, path.rstrip("/").rsplit("/", 1)[-1])
+    return int(found[1]) if found else 0

@@ -156,6 +156,7 @@ class Supervisor:
                     process.wait(max(1.0, asked + PREFLIGHT_SECONDS - time.time()))
                 except subprocess.TimeoutExpired:
                     process.kill()
+            end_all(running)
         (self.job.out / request["token"]).unlink(missing_ok=True)
         reports, faults = [], []
         for node, log in zip(self.nodes, logs, strict=True):
