@@ -134,9 +134,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(co
     true_step = ReplicatedEngine.step
     calls = []
 
-    def poisoned(self, batch, rate):
+    def poisoned(self, batch, rate, accept=None):
         calls.append(rate)
-        result = true_step(self, batch, rate)
+        result = true_step(self, batch, rate, accept)
         return StepResult(result.loss * math.nan, result.grad_norm) if len(calls) == 7 else result
 
     monkeypatch.setattr(ReplicatedEngine, "step", poisoned)
