@@ -32,9 +32,8 @@ def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALON
     if checkpoint is None:
         return None, plan
     history = history_of(checkpoint)
-    shards = open_shards(job, history)
-    recipe = job.recipe
-    before = EditedMixture(history, shards, recipe.context, recipe.rows_per_step, job.seed)
+    recipe, counts = job.recipe, checkpoint.metadata.get("row_counts")
+    before = EditedMixture(history, open_shards(job, history), recipe.context, recipe.rows_per_step, job.seed, counts)
     made = {PHASES: history[-1]["phases"], "data": before.fingerprint()}
     store.check_identity(checkpoint, plan.identity | made)
     step = checkpoint.metadata["step"]
@@ -45,7 +44,7 @@ def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALON
                 f"--edit-mixture to go on from step {step} with the new ones, or start over by deleting {job.out}"
             )
         changed = edited(history, list(recipe.phases), step)
-        before = EditedMixture(changed, open_shards(job, changed), recipe.context, recipe.rows_per_step, job.seed)
+        before = EditedMixture(changed, open_shards(job, changed), recipe.context, recipe.rows_per_step, job.seed, counts)
     plan = dataclasses.replace(plan, mixture=before, identity=identity_of(job, plan.config, before))
     store.identity = plan.identity
     return checkpoint, plan

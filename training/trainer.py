@@ -285,6 +285,7 @@ class Run:
         layout = {"precision": self.precision, "ranks": self.world.ranks, "layout": self.job.layout.model_dump(mode="json")}
         told = {"updates": self.updates, "losses": self.log.losses, "loss": self.log.last, "skipped": self.skipped}
         told |= {"spikes": self.spikes.state(), "mixture": history_now(self.job, self.plan)}
+        told |= {"row_counts": self.plan.mixture.row_counts}
         metadata = {**told, **spent, **layout, **decoder_metadata(self.plan.config)}
         self.store.begin(done, state_pieces(self.engine.fragments(), self.engine.pieces), metadata, self.world)
 

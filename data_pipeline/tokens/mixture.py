@@ -1,13 +1,12 @@
 """The order of the training data: every row is a pure function of (recipe, seed, step, index), whatever the number of ranks.
 
 Phases follow each other; inside a phase each row comes from one source, in proportions that hold at every moment and exactly at its end.
-A source is read epoch by epoch, each packed anew (`packing.py`), and goes on in the next phase where it stood.
+A source is read in an order of its own (`source_order.py`), and goes on in the next phase where it stood.
 
 T context, the input tokens of a row; a row carries T + 1 ids so that the last input token has its target too.
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -18,8 +17,9 @@ from pydantic import Field, field_validator
 from data_pipeline.engine.journal import fingerprint
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Section
-from data_pipeline.tokens.packing import IntArray, Packing, pack
+from data_pipeline.tokens.packing import IntArray
 from data_pipeline.tokens.shards import TokenShards
+from data_pipeline.tokens.source_order import SourceOrder
 
 IGNORED = -100  # the target of a position that predicts nothing, as in torch's cross_entropy
 
@@ -65,7 +65,7 @@ class Mixture:
     """The rows of all phases. `row(step, index)` counts steps over all phases and rows within a step.
 
     One that takes over at `start` has the rows from that step on only: shares and the order of sources are those of its phases at that
-    step, and every source goes on where it was left.
+    step, and every source goes on where it was left. `orders` are those of its sources where they are at hand already.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Mixture:
         rows_per_step: int,
         seed: int,
         start: Start = Start(),
+        orders: dict[str, SourceOrder] | None = None,
     ) -> None:
         check_sources(phases, shards)
         self.phases = phases
@@ -94,45 +95,24 @@ class Mixture:
         self.start = start
         # added to a source's count: what was read by then beside what these phases alone would have read
         self._shift = {source: start.rows.get(source, 0) - rows for source, rows in self._own_rows(start.step).items()}
-        self._pack = lru_cache(maxsize=2 * len(self._sources))(self._pack_epoch)
-        self._epoch_rows: dict[str, list[int]] = {}  # source -> rows of each epoch that is read
-        self._epoch_targets: dict[str, list[int]] = {}
+        orders = orders or {}
+        self.orders = {source: orders.get(source) or SourceOrder(shards[source], context, f"{seed}/{source}") for source in self._sources}
         for source in self._sources:
-            self._lay_out(source)
+            self._check_epochs(source)
 
-    def _pack_epoch(self, source: str, epoch: int) -> Packing:
-        return pack(self.shards[source].ends, self.context, f"{self.seed}/{source}/{epoch}")
-
-    def _lay_out(self, source: str) -> None:
-        """Packs as many epochs as the phases read, and refuses a phase that would read the source too often."""
-        rows = self._epoch_rows[source] = []
-        targets = self._epoch_targets[source] = []
+    def _check_epochs(self, source: str) -> None:
+        """Refuses a phase that would read the source too often."""
         for number, phase in enumerate(self.phases):
             wanted = self._before[number][source] + self._quotas[number].get(source, 0) + self._shift[source]
             if not self._quotas[number].get(source, 0) or self._step_ends[number] <= self.start.step:
                 continue
-            while sum(rows) < wanted and len(rows) < phase.max_epochs:
-                packing = self._pack(source, len(rows))
-                if packing.num_rows == 0:
-                    raise InputError(f"{self.shards[source].folder}: no document of two tokens or more, so nothing to predict")
-                rows.append(packing.num_rows)
-                targets.append(int(packing.targets_until[-1]))
-            epochs = self._epochs_at(source, wanted)
+            epochs = self.orders[source].epochs_at(wanted, phase.max_epochs)
             if epochs > phase.max_epochs + 1e-9:
                 have = self.shards[source].num_tokens
                 raise InputError(
                     f"phase {phase.name}: source {source} would be read {epochs:.2f} times, max_epochs is {phase.max_epochs:g}: "
                     f"{have:,} tokens available, {round(epochs * have):,} needed; lower its weight or the steps, or raise max_epochs"
                 )
-
-    def _epochs_at(self, source: str, row: int) -> float:
-        """How often the source was read after `row` rows of it; beyond the packed epochs, at their mean number of rows."""
-        rows = self._epoch_rows[source]
-        for epoch, count in enumerate(rows):
-            if row <= count:
-                return epoch + row / count
-            row -= count
-        return len(rows) + row * len(rows) / sum(rows)
 
     def _own_rows(self, step: int) -> dict[str, int]:
         """Rows of each source in the first `step` steps of these phases."""
@@ -148,8 +128,8 @@ class Mixture:
         own = {source: rows + self._shift[source] for source, rows in self._own_rows(step).items()}
         return self.start.rows | own
 
-    def locate(self, step: int, index: int) -> tuple[str, int, int]:
-        """Source, epoch and row in that epoch of row `index` of `step`."""
+    def _place(self, step: int, index: int) -> tuple[str, int]:
+        """Source of row `index` of `step`, and which of that source's rows it is."""
         if not (self.start.step <= step < self.num_steps and 0 <= index < self.rows_per_step):
             raise IndexError(
                 f"row {index} of step {step}: there are steps {self.start.step} to {self.num_steps - 1} of {self.rows_per_step} rows"
@@ -157,36 +137,44 @@ class Mixture:
         phase = next(number for number, end in enumerate(self._step_ends) if step < end)
         begin = self._step_ends[phase - 1] if phase else 0
         source, nth = draw(self._quotas[phase], (step - begin) * self.rows_per_step + index)
-        nth += self._before[phase][source] + self._shift[source]
-        for epoch, count in enumerate(self._epoch_rows[source]):
-            if nth < count:
-                return source, epoch, nth
-            nth -= count
-        raise AssertionError(f"{source}: row past the epochs that were laid out")
+        return source, nth + self._before[phase][source] + self._shift[source]
+
+    def locate(self, step: int, index: int) -> tuple[str, int, int]:
+        """Source, epoch and row in that epoch of row `index` of `step`."""
+        source, nth = self._place(step, index)
+        return source, *self.orders[source].locate(nth)
 
     def row(self, step: int, index: int) -> Row:
         """Row `index` (0 .. rows_per_step - 1) of `step` (0 .. num_steps - 1)."""
-        source, epoch, number = self.locate(step, index)
-        starts, lengths = self._pack(source, epoch).pieces(number)
-        return read_row(self.shards[source], starts, lengths, self.context, source)
+        source, nth = self._place(step, index)
+        return read_row(self.shards[source], *self.orders[source].pieces(nth), self.context, source)
+
+    @property
+    def row_counts(self) -> dict[str, list[int]]:
+        """What a run that goes on need not pack again: rows of each source's visits so far."""
+        return {source: order.row_counts for source, order in self.orders.items()}
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides the rows: phases, shard contents, context, rows per step and seed."""
         phases = [[phase.name, phase.steps, phase.weights] for phase in self.phases]
         contents = {source: self.shards[source].fingerprint for source in self._sources}
-        return fingerprint("mixture 1", phases, contents, self.context, self.rows_per_step, self.seed)
+        blocks = {source: order.blocks for source, order in self.orders.items() if order.num_blocks > 1}
+        return fingerprint("mixture 1", phases, contents, self.context, self.rows_per_step, self.seed, *([blocks] if blocks else []))
 
     def report(self) -> dict[str, Any]:
-        """Rows, targets and epochs per phase and source, and for each source what there is of it and how full its rows are."""
+        """Rows, targets and epochs per phase and source, and for each source what there is of it and how full its rows are.
+
+        Targets and epochs of a source of several blocks are `estimated`, from the first block that is read.
+        """
         phases = []
         for number, phase in enumerate(self.phases):
             sources = {}
             for source, rows in sorted(self._quotas[number].items()):
-                before = self._before[number][source] + self._shift[source]
+                before, order = self._before[number][source] + self._shift[source], self.orders[source]
                 sources[source] = {
                     "rows": rows,
-                    "tokens": self._targets_at(source, before + rows) - self._targets_at(source, before),
-                    "epochs": self._epochs_at(source, before + rows) - self._epochs_at(source, before),
+                    "tokens": order.targets_at(before + rows) - order.targets_at(before),
+                    "epochs": order.epochs_at(before + rows) - order.epochs_at(before),
                 }
             tokens = sum(one["tokens"] for one in sources.values())
             phases.append({"name": phase.name, "steps": phase.steps, "tokens": tokens, "sources": sources})
@@ -195,24 +183,17 @@ class Mixture:
 
     def _source_report(self, source: str) -> dict[str, Any]:
         rows = self._before[-1][source] + self._quotas[-1].get(source, 0) + self._shift[source]
+        shards, order = self.shards[source], self.orders[source]
         return {
-            "tokens_available": self.shards[source].num_tokens,
-            "documents": self.shards[source].num_documents,
+            "tokens_available": shards.num_tokens,
+            "documents": shards.num_documents,
+            "blocks": order.num_blocks,
+            "estimated": order.num_blocks > 1,
             "rows": rows,
-            "tokens": self._targets_at(source, rows),
-            "epochs": self._epochs_at(source, rows),
-            "filled": sum(self._epoch_targets[source]) / (sum(self._epoch_rows[source]) * self.context),
+            "tokens": order.targets_at(rows),
+            "epochs": order.epochs_at(rows),
+            "filled": order.fill(),
         }
-
-    def _targets_at(self, source: str, row: int) -> int:
-        """How many targets the first `row` rows of the source hold."""
-        total = 0
-        for epoch, count in enumerate(self._epoch_rows[source]):
-            if row <= count:
-                return total + int(self._pack(source, epoch).targets_until[row])
-            row -= count
-            total += self._epoch_targets[source][epoch]
-        return total
 
 
 def read_row(shards: TokenShards, starts: IntArray, lengths: IntArray, context: int, source: str) -> Row:

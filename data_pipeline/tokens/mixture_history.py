@@ -11,6 +11,7 @@ from data_pipeline.engine.journal import fingerprint
 from data_pipeline.errors import InputError
 from data_pipeline.tokens.mixture import Mixture, PhaseRecipe, Row, Start
 from data_pipeline.tokens.shards import TokenShards
+from data_pipeline.tokens.source_order import SourceOrder
 
 History = list[dict[str, Any]]
 
@@ -42,14 +43,28 @@ def sources_of(history: History) -> set[str]:
 class EditedMixture:
     """The mixtures of a history, one after another. Has what a `Mixture` has."""
 
-    def __init__(self, history: History, shards: dict[str, TokenShards], context: int, rows_per_step: int, seed: int) -> None:
+    def __init__(
+        self,
+        history: History,
+        shards: dict[str, TokenShards],
+        context: int,
+        rows_per_step: int,
+        seed: int,
+        row_counts: dict[str, list[int]] | None = None,
+    ) -> None:
+        """`row_counts` are a `Mixture`'s, of the same shards, context and seed."""
         self.history = history
         self.parts: list[Mixture] = []
+        known = row_counts or {}
+        self.orders = {
+            source: SourceOrder(shards[source], context, f"{seed}/{source}", known.get(source, ()))
+            for source in sorted(sources_of(history))
+        }
         for entry in history:
             step = entry["from_step"]
             rows = self.parts[-1].rows_read(step) if self.parts else {}
             phases = [PhaseRecipe(**phase) for phase in entry["phases"]]
-            self.parts.append(Mixture(phases, shards, context, rows_per_step, seed, Start(step, rows)))
+            self.parts.append(Mixture(phases, shards, context, rows_per_step, seed, Start(step, rows), self.orders))
         self.phases = self.parts[-1].phases
         self.num_steps = self.parts[-1].num_steps
 
@@ -68,6 +83,11 @@ class EditedMixture:
     def rows_read(self, step: int) -> dict[str, int]:
         """Rows of each source that the steps before `step` have read."""
         return self.part(max(0, step - 1)).rows_read(step)
+
+    @property
+    def row_counts(self) -> dict[str, list[int]]:
+        """What a run that goes on need not pack again: rows of each source's visits so far."""
+        return {source: order.row_counts for source, order in self.orders.items()}
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides the rows, of a history without edits the same as its mixture's."""

@@ -17,7 +17,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Packing:
-    """One epoch of one source, in the order in which rows are read. Pieces are spans of the source's long row of ids."""
+    """One epoch of some documents, in the order in which rows are read. Pieces are spans of the source's long row of ids."""
 
     starts: IntArray  # (pieces,) first id of each piece
     lengths: IntArray  # (pieces,) number of ids, 2 .. T + 1
@@ -34,9 +34,9 @@ class Packing:
         return self.starts[span], self.lengths[span]
 
 
-def pack(ends: IntArray, context: int, key: str) -> Packing:
-    """The rows of one epoch; a pure function of the documents' ends, the context T and the key."""
-    starts, lengths = cut(ends, context + 1, shuffled(len(ends), f"{key}/documents"))
+def pack(ends: IntArray, context: int, key: str, begin: int = 0) -> Packing:
+    """The rows of one epoch; a pure function of the documents' ends, where the first begins, the context T and the key."""
+    starts, lengths = cut(ends, context + 1, shuffled(len(ends), f"{key}/documents"), begin)
     row_of_piece, num_rows = best_fit(lengths, context + 1)
     place = np.empty(num_rows, np.int64)  # where each row stands after the shuffle
     place[shuffled(num_rows, f"{key}/rows")] = np.arange(num_rows)
@@ -47,9 +47,9 @@ def pack(ends: IntArray, context: int, key: str) -> Packing:
     return Packing(starts[order], lengths[order], row_ends, np.concatenate([[0], np.cumsum(targets)]))
 
 
-def cut(ends: IntArray, slots: int, order: IntArray) -> tuple[IntArray, IntArray]:
+def cut(ends: IntArray, slots: int, order: IntArray, begin: int = 0) -> tuple[IntArray, IntArray]:
     """Starts and lengths of the pieces of the documents in `order`; a document of one token holds no target and is left out."""
-    begins = np.concatenate([[0], ends[:-1]])[order]
+    begins = np.concatenate([[begin], ends[:-1]])[order]
     sizes = ends[order] - begins
     step = slots - 1
     counts = np.maximum(-(-(sizes - 1) // step), 0)  # a piece of n ids holds n - 1 targets

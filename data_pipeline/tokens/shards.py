@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_pipeline.tokens.tokenizer import end_of_text_id, load_tokenizer
 FORMAT = 1
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 END_DTYPE = np.dtype("<u8")
+OPEN_SHARDS = 64  # token files of one source that are mapped at a time
 SHARD_KEYS = {"tokens_file", "ends_file", "tokens", "documents", "tokens_sha256", "ends_sha256"}
 MANIFEST_KEYS = {"format", "source", "dtype", "vocab_size", "tokenizer_sha256", "tokens", "documents", "shards"}
 
@@ -109,62 +111,87 @@ class ShardWriter:
 
 
 class TokenShards:
-    """The shards of one source, memory-mapped and read as one long row of ids.
+    """The shards of one source, read as one long row of ids; files are memory-mapped when they are first read.
 
-    `ends` (documents,) int64 holds the exclusive end of every document in that row; `fingerprint` lists the hashes of the tokenizer and
-    of all files.
+    `fingerprint` lists the hashes of the tokenizer and of all files, `bounds` (shards + 1,) where each shard begins in the long row.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], maps: list[NDArray[Any]], ends: NDArray[np.int64]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
         self.source: str = manifest["source"]
         self.vocab_size: int = manifest["vocab_size"]
         self.tokenizer_sha256: str = manifest["tokenizer_sha256"]
         self.num_tokens: int = manifest["tokens"]
         self.num_documents: int = manifest["documents"]
+        self.shards: list[dict[str, Any]] = manifest["shards"]
         self.fingerprint = [
             self.tokenizer_sha256,
-            *(shard[key] for shard in manifest["shards"] for key in ("tokens_sha256", "ends_sha256")),
+            *(shard[key] for shard in self.shards for key in ("tokens_sha256", "ends_sha256")),
         ]
-        self.ends = ends
-        self.end_of_text_id = int(maps[0][ends[0] - 1])  # every document ends with it
-        self._maps = maps
-        self._bounds = np.cumsum([0, *(len(one) for one in maps)])  # where each shard begins in the long row
+        self.bounds = np.cumsum([0, *(shard["tokens"] for shard in self.shards)])
+        self._dtype = DTYPES[manifest["dtype"]]
+        self._map = lru_cache(maxsize=OPEN_SHARDS)(self._map_tokens)  # a map holds a file handle, and a crawl has more shards than handles
 
     @classmethod
     def open(cls, folder: str | Path, verify: bool = False) -> "TokenShards":
-        """Opens a folder written by `tokenize`. Sizes and ends are always checked, the SHA-256 of every file with `verify`."""
+        """Opens a folder written by `tokenize`.
+
+        Sizes of all files are always checked; the SHA-256 of every file and all ends with `verify`, else a shard's ends when they are
+        first read.
+        """
         root = Path(folder)
         manifest = read_manifest(root)
         dtype = DTYPES[manifest["dtype"]]
-        maps, ends, begin = [], [], 0
         for shard in manifest["shards"]:
-            tokens = mapped(root / shard["tokens_file"], dtype, shard["tokens"])
-            local = mapped(root / shard["ends_file"], END_DTYPE, shard["documents"]).astype(np.int64)
+            check_size(root / shard["tokens_file"], dtype, shard["tokens"])
+            check_size(root / shard["ends_file"], END_DTYPE, shard["documents"])
             if verify:
                 check_hash(root / shard["tokens_file"], shard["tokens_sha256"])
                 check_hash(root / shard["ends_file"], shard["ends_sha256"])
-            if len(local) == 0 or local[0] <= 0 or np.any(np.diff(local) <= 0) or local[-1] != shard["tokens"]:
-                raise InputError(
-                    f"{root / shard['ends_file']}: document ends must rise to the shard's {shard['tokens']} tokens; write it again"
-                )
-            maps.append(tokens)
-            ends.append(local + begin)
-            begin += shard["tokens"]
-        return cls(root, manifest, maps, np.concatenate(ends))
+        found = cls(root, manifest)
+        if verify:
+            for number in range(found.num_shards):
+                found.ends(number, number + 1)
+        return found
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.shards)
+
+    @cached_property
+    def end_of_text_id(self) -> int:
+        """The id with which every document ends."""
+        return int(self._map(0)[-1])
+
+    def ends(self, first: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """(documents,) the exclusive end in the long row of every document of the shards from `first` to `stop`."""
+        return np.concatenate([self._ends_of(number) for number in range(first, self.num_shards if stop is None else stop)])
+
+    def _ends_of(self, number: int) -> NDArray[np.int64]:
+        shard = self.shards[number]
+        path = self.folder / shard["ends_file"]
+        local = mapped(path, END_DTYPE, shard["documents"]).astype(np.int64)
+        if len(local) == 0 or local[0] <= 0 or np.any(np.diff(local) <= 0) or local[-1] != shard["tokens"]:
+            raise InputError(f"{path}: document ends must rise to the shard's {shard['tokens']} tokens; write it again")
+        return local + self.bounds[number]
+
+    def _map_tokens(self, number: int) -> NDArray[Any]:
+        shard = self.shards[number]
+        return mapped(self.folder / shard["tokens_file"], self._dtype, shard["tokens"])
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """The ids from `start` to `stop` of the long row; both must lie in one shard, as every document does."""
-        shard = int(np.searchsorted(self._bounds, start, side="right")) - 1
-        begin = int(self._bounds[shard])
-        return self._maps[shard][start - begin : stop - begin]
+        shard = int(np.searchsorted(self.bounds, start, side="right")) - 1
+        begin = int(self.bounds[shard])
+        return self._map(shard)[start - begin : stop - begin]
 
     def documents(self) -> Iterator[NDArray[Any]]:
         """The ids of each document in stored order, its `<|endoftext|>` included."""
         start = 0
-        for stop in self.ends.tolist():
-            yield self.read(start, stop)
-            start = stop
+        for number in range(self.num_shards):
+            for stop in self.ends(number, number + 1).tolist():
+                yield self.read(start, stop)
+                start = stop
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -193,13 +220,18 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 def mapped(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     """The file as a read-only memory map of `count` values."""
+    check_size(path, dtype, count)
+    return np.memmap(path, dtype, mode="r", shape=(count,))
+
+
+def check_size(path: Path, dtype: np.dtype[Any], count: int) -> None:
+    """Refuses a file that does not hold exactly `count` values."""
     try:
         size = path.stat().st_size
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, though the manifest names it") from error
     if size != count * dtype.itemsize:
         raise InputError(f"{path}: {count} values of {dtype.name} ({count * dtype.itemsize} bytes) are needed, got {size} bytes")
-    return np.memmap(path, dtype, mode="r", shape=(count,))
 
 
 def check_hash(path: Path, expected: str) -> None:

@@ -1,5 +1,6 @@
 """Rows that are held out: the same at every evaluation, whatever the seed."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -15,19 +16,28 @@ def validation_rows(shards: TokenShards, context: int, rows: int) -> list[Row]:
 
     As many rows as there are where the source has fewer. Source by source no token but a document's first is left out.
     """
-    starts, lengths = cut(shards.ends, context + 1, np.arange(len(shards.ends)))
-    begins, held = [0], 0
-    for piece, length in enumerate(lengths.tolist()):
+    begins, held, starts, lengths = [0], 0, [], []
+    for start, length in pieces_in_order(shards, context):
         if held + length > context + 1:
-            if len(begins) == rows:
-                begins.append(piece)
-                break
-            begins.append(piece)
+            begins.append(len(starts))
             held = 0
+            if len(begins) > rows:
+                break
         held += length
+        starts.append(start)
+        lengths.append(length)
     else:
-        begins.append(len(lengths))
-    return [read_row(shards, starts[a:b], lengths[a:b], context, shards.source) for a, b in pairwise(begins) if b > a]
+        begins.append(len(starts))
+    spans = [(np.array(starts[a:b]), np.array(lengths[a:b])) for a, b in pairwise(begins) if b > a]
+    return [read_row(shards, *span, context, shards.source) for span in spans]
+
+
+def pieces_in_order(shards: TokenShards, context: int) -> Iterator[tuple[int, int]]:
+    """Start and length of every piece in stored order; a shard's ends are read when the one before is used up."""
+    for number in range(shards.num_shards):
+        ends = shards.ends(number, number + 1)
+        starts, lengths = cut(ends, context + 1, np.arange(len(ends)), int(shards.bounds[number]))
+        yield from zip(starts.tolist(), lengths.tolist(), strict=True)
 
 
 def check_held_out(validation: dict[str, int], phases: tuple[PhaseRecipe, ...]) -> None:

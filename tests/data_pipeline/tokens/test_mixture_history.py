@@ -87,7 +87,7 @@ def test_edits_of_edits_and_what_is_no_edit(shards: dict[str, TokenShards]) -> N
 
 def test_epoch_caps_count_what_was_read_before_the_edit(shards: dict[str, TokenShards]) -> None:
     capped = [PhaseRecipe(name="late", steps=30, weights={"web": 1.0}, max_epochs=1.0)]
-    rows = Mixture(phases((1, {"web": 1.0})), shards, CONTEXT, ROWS, 3)._epoch_rows["web"][0]
+    rows = Mixture(phases((1, {"web": 1.0})), shards, CONTEXT, ROWS, 3).row_counts["web"][0]
     fits = [PhaseRecipe(name="late", steps=rows // ROWS, weights={"web": 1.0}, max_epochs=1.0)]
     EditedMixture(edited(first_history(fits), fits, 2), shards, CONTEXT, ROWS, 3)
     with pytest.raises(InputError, match="source web would be read"):
