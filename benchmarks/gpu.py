@@ -1,6 +1,7 @@
 """The whole training step on one GPU: real models, ours and transformers', tokens per second, peak memory and MFU.
 
     python -m benchmarks.gpu --model phi3-mini-4k [--attention varlen] [--recompute none] [--float8] [--micro-rows M] [--out FILE]
+    python -m benchmarks.gpu --trainer --model phi3-mini-4k      the trainer itself: data order, engine, log, and the plan's bytes
     python -m benchmarks.gpu --tests             the tests that need a GPU
     python -m benchmarks.gpu --model tiny --device cpu --no-compile      proves the script where there is no GPU
 
@@ -15,7 +16,9 @@ MFU is printed by three counts of attention's work: "causal" as if one document 
 import argparse
 import importlib.util
 import os
+import statistics
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -24,8 +27,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.step.gpu_models import CONTEXTS, DEFAULT_CONTEXT, GOAL, MODELS, PUBLISHED, model_config
+from benchmarks.step.gpu_models import CONTEXTS, DEFAULT_CONTEXT, GOAL, MEMBERS, MODELS, PUBLISHED, model_config
 from benchmarks.step.gpu_sides import Way, device_facts
+from benchmarks.step.gpu_trainer import Settings, measure_trainer
 from benchmarks.step.gpu_trial import Trial
 from benchmarks.step.rows import describe
 from data_pipeline.errors import InputError
@@ -58,6 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="also write a table of kernels for each way")
+    parser.add_argument("--trainer", action="store_true", help="time the trainer's own loop instead of single steps; presets only")
     parser.add_argument("--tests", action="store_true", help="run the tests marked gpu instead")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
@@ -130,6 +135,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
+def measure_the_trainer(options: argparse.Namespace) -> dict[str, Any]:
+    """The trainer with the model's real size, and what the plan said of it."""
+    if options.model not in MEMBERS:
+        raise InputError(f"--trainer --model {options.model}: a recipe names presets; {', '.join(MEMBERS)} are allowed")
+    device = torch.device(options.device)
+    settings = Settings(
+        preset=options.model,
+        context=options.context or CONTEXTS.get(options.model, DEFAULT_CONTEXT),
+        micro_rows=options.micro_rows,
+        accumulate=options.accumulate,
+        steps=options.steps,
+        mean=options.mean or 10**6,
+        recompute=options.recompute,
+        compile=not options.no_compile,
+    )
+    record: dict[str, Any] = {**provenance("torch"), "device": device_facts(device), "settings": vars(settings), "published": PUBLISHED}
+    watch = watchdog(options, record)
+    with tempfile.TemporaryDirectory(prefix="phial-gpu-") as folder:
+        found = measure_trainer(settings, device, Path(folder))
+    watch.cancel()
+    print(f"{found['way']}: {found['tokens_per_s_median']:,.0f} tokens/s, {found['micro_rows']} rows at a time", flush=True)
+    if found["peak_bytes"]:
+        planned = found["planned_bytes"]["total"]
+        print(f"  peak {found['peak_bytes'] / 2**30:.2f} GiB, planned {planned / 2**30:.2f} ({found['planned_over_peak']:.3f} of it)")
+        print(f"  MFU {statistics.median(found['mfu_causal']):.1%} causal, {statistics.median(found['mfu_full']):.1%} full; {PUBLISHED}")
+    return {**record, **found}
+
+
 def watchdog(options: argparse.Namespace, record: dict[str, Any]) -> threading.Timer:
     """Writes what there is and ends the process when the time is up, wherever it hangs."""
 
@@ -145,6 +178,8 @@ def watchdog(options: argparse.Namespace, record: dict[str, Any]) -> threading.T
 
 
 def out_file(options: argparse.Namespace) -> Path:
+    if options.trainer and not options.out:
+        return RESULTS / f"gpu-trainer-{options.model}.json"
     return options.out or RESULTS / f"gpu-{options.model}{'-float8' if options.float8 else ''}.json"
 
 
@@ -176,13 +211,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.tests:
         return run_tests()
     try:
-        record = measure(options)
+        record = measure_the_trainer(options) if options.trainer else measure(options)
     except (InputError, ModelError) as error:
         print(f"gpu benchmark: {error}", file=sys.stderr)
         return 2
     write_json(out_file(options), record)
     print(f"\nwritten to {out_file(options)}")
-    return 1 if any("error" in one for one in record["results"]) else 0
+    return 1 if any("error" in one for one in record.get("results", [])) else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 
 from data_pipeline.provenance import peak_rss_bytes
 from modeling.config import DecoderConfig
-from training.plan.devices import DEVICES
+from training.plan.devices import DEVICES, Device
 
 AMPERE = (8, 0)  # the least compute capability of FlashAttention's kernels
 
@@ -45,6 +45,8 @@ def resolve_precision(precision: str) -> tuple[str, str]:
         return precision, "bfloat16 weights and products, float32 master copies"
     if precision != "auto":
         return precision, ""
+    if torch.cuda.is_available() and has_fast_bfloat16():
+        return "bfloat16-master", "bfloat16 weights and products, float32 master copies (this GPU has bfloat16)"
     if has_fast_bfloat16():
         return "bfloat16", "bfloat16 products with float32 weights (this hardware has them)"
     return "float32", "float32 products (no bfloat16 instructions on this hardware)"
@@ -55,15 +57,18 @@ def pick_device(local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def peak_flops(told: float = 0.0) -> float | None:
-    """bfloat16 operations per second of this rank's device: as told, or by the GPU's name; None where nobody knows."""
-    if told:
-        return told
+def this_gpu() -> Device | None:
+    """What plans know of this rank's GPU; None where there is none, or one that no plan knows."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name().lower().replace(" ", "-")
-    known = [device for device in DEVICES.values() if device.name.split("-")[0] in name]
-    return known[0].bfloat16_flops if known else None
+    return next((device for device in DEVICES.values() if device.name.split("-")[0] in name), None)
+
+
+def peak_flops(told: float = 0.0) -> float | None:
+    """bfloat16 operations per second of this rank's device: as told, or by the GPU's name; None where nobody knows."""
+    device = None if told else this_gpu()
+    return told or (device.bfloat16_flops if device else None)
 
 
 def memory_in_use() -> int:

@@ -145,14 +145,18 @@ def short(value: float) -> str:
 
 def plan_against_actual(plan: dict[str, Any] | None, run: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """What was planned, and what is."""
-    if plan is None or "refused" in plan.get("asked", {"refused": True}):
+    if plan is None:
         return []
-    asked, last = plan["asked"], rows[-1] if rows else {}
-    found = [("parameters", f"{plan['model']['parameters']:,}", f"{run.get('parameters', 0):,}")]
-    if last:
-        slow, fast = sorted(asked["tokens_per_s"])
-        found.append(("tokens/s (modelled)", f"{slow:,.0f} to {fast:,.0f}", f"{last['tokens_per_s']:,.0f}"))
-        found.append(("GiB per rank", f"{asked['memory']['total'] / 2**30:.1f}", f"{last.get('memory_bytes', 0) / 2**30:.1f}"))
+    found = [("parameters", f"{plan['parameters']:,}", f"{run.get('parameters', 0):,}")]
+    if rows:
+        where = "the GPU's peak" if plan["device"] else "the whole process's peak, libraries included"
+        actual = f"{rows[-1].get('memory_bytes', 0) / 2**30:.2f} ({where})"
+        found.append(("GiB of the fullest rank", f"{plan['memory']['total'] / 2**30:.2f}", actual))
+    if rows and plan["tokens_per_s"]:
+        slow, fast = sorted(plan["tokens_per_s"])
+        found.append(("tokens/s (modelled)", f"{slow:,.0f} to {fast:,.0f}", f"{rows[-1]['tokens_per_s']:,.0f}"))
+    if plan["traffic"]:
+        found.append(("bytes a rank sends per step", f"{sum(one['bytes'] for one in plan['traffic']):,.0f}", ""))
     return found
 
 

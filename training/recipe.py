@@ -86,8 +86,8 @@ class PretrainRecipe(Section):
 
     precision: Precision = Field(
         "auto",
-        description="auto: bfloat16 autocast where the hardware has it, else float32; bfloat16-master: weights in bfloat16, "
-        "updated through float32 masters",
+        description="auto: bfloat16-master on a GPU that has bfloat16, bfloat16 autocast on such a CPU, else float32; bfloat16-master: "
+        "weights in bfloat16, updated through float32 masters",
     )
     attention: Attention = Field(
         "auto", description="the kernel; auto: sdpa or eager on a CPU; on CUDA flex for blocksparse layers, varlen in bfloat16, else sdpa"

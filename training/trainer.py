@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ from modeling.counts import count_parameters, flops_per_token
 from modeling.decoder import Decoder
 from modeling.hf_weights import write_hf_folder
 from modeling.initialise import initialise
+from modeling.loss import CHUNK_TOKENS, CHUNK_TOKENS_ELSEWHERE
 from modeling.model_checkpoint import decoder_metadata, load_decoder_checkpoint
 from modeling.parallel.weights import fill
 from modeling.rope import factors_of_length
@@ -29,11 +31,21 @@ from training.checkpoint import step_of
 from training.engine import Engine
 from training.evaluating import Evaluator, validation_losses
 from training.events import record
-from training.hardware import local_rank, memory_in_use, peak_flops, pick_attention, pick_device, resolve_precision, threads_per_rank
+from training.hardware import (
+    local_rank,
+    memory_in_use,
+    peak_flops,
+    pick_attention,
+    pick_device,
+    resolve_precision,
+    this_gpu,
+    threads_per_rank,
+)
 from training.job import Job, Plan, make_plan
 from training.layout import build_parallel
 from training.metrics import Metrics
 from training.page import write_page
+from training.plan.run import plan_run, shape_of
 from training.progress import TrainingProgress
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.resume import find_start, history_now, open_store
@@ -140,6 +152,7 @@ class Run:
         if self.world.first:
             self.metrics.rewind(self.start)
             write_json(self.job.out / "run.json", self.facts())
+            write_json(self.job.out / "plan.json", self.planned())
         if self.start == self.num_steps:
             accepted()
             self.say("pretrain: every step was done already")
@@ -207,6 +220,12 @@ class Run:
         decided = {"precision": self.precision, "attention": self.attention, "ranks": self.world.ranks, "device": str(pick_device())}
         counted = {"parameters": count_parameters(self.plan.config), "steps": self.num_steps, "tokens_per_step": self.tokens_per_step}
         return {"job": self.job.to_json(), "decoder": self.plan.config.to_dict(), **decided, **counted, **provenance("torch", "deepspeed")}
+
+    def planned(self) -> dict[str, Any]:
+        """What the plan says of this attempt."""
+        shape = shape_of(self.plan.config, self.recipe, self.job.layout, self.world.ranks, self.precision)
+        loss_tokens = CHUNK_TOKENS.get(pick_device().type, CHUNK_TOKENS_ELSEWHERE)
+        return plan_run(shape, loss_tokens, this_gpu(), int(os.environ.get("LOCAL_WORLD_SIZE", self.world.ranks)))
 
     def record(self, kind: str, step: int, **facts: Any) -> None:
         if self.world.first:

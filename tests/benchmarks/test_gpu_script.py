@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,22 @@ def test_their_flash_attention_is_told_of_documents(told: bool, monkeypatch: pyt
     else:
         with pytest.raises(Disagreement, match="changes the loss on later ones"):
             check_isolation(side, "flash", batch, bfloat16=False)
+
+
+def test_the_trainer_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole loop up to its first checkpoint: its own metrics, the plan's bytes, losses that the loop has had."""
+    out = tmp_path / "trainer.json"
+    assert gpu.main([*TINY, "--trainer", "--steps", "3", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert {"machine", "commit", "date", "device", "settings"} <= set(record)
+    assert record["tokens_per_step"] == 2 * 2 * 64
+    assert len(record["tokens_per_s"]) == len(record["losses"]) == 3
+    assert record["losses"][0] == pytest.approx(math.log(320), rel=0.05)
+    assert {"data", "step"} <= set(record["seconds_by_part"])
+    assert record["planned_bytes"]["total"] > 0
+    assert (record["peak_bytes"], record["planned_over_peak"], record["planned_tokens_per_s"]) == (None, None, None)  # a CPU has no counter
+    assert gpu.main(["--trainer", "--model", "1b", "--device", "cpu"]) == 2
+    assert "--trainer --model 1b: a recipe names presets; phi3-mini-4k" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="not run here: there is a CUDA device, so nothing is refused")

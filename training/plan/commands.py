@@ -12,7 +12,7 @@ from data_pipeline.recipe import Recipe
 from training.plan.devices import find_device
 from training.plan.plan import make_plan
 from training.plan.report import show
-from training.plan.shape import Shape
+from training.plan.run import shape_of
 from training.plan.speed import PUBLISHED_MFU
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 
@@ -55,24 +55,8 @@ def plan_of(
         raise InputError("[pretrain] phases is empty; a plan needs the run's steps")
     config = model.config(model.preset_vocabulary())
     ranks = nodes * gpus_per_node
-    data = layout.data_ranks(ranks)
-    per_rank = max(1, recipe.rows_per_step // data)
-    precision = {"auto": "bfloat16-master"}.get(recipe.precision, recipe.precision)
-    shape = Shape(
-        config=config,
-        context=recipe.context,
-        rows_per_step=recipe.rows_per_step,
-        ranks=ranks,
-        zero_stage=layout.zero_stage,
-        tensor=layout.tensor,
-        context_ranks=layout.context,
-        context_way=layout.context_way,
-        sequence=layout.sequence,
-        micro_rows=min(recipe.micro_rows or per_rank, per_rank),
-        recompute=recipe.recompute,
-        precision=precision,
-        offload=layout.offload == "cpu",
-    )
+    precision = {"auto": "bfloat16-master"}.get(recipe.precision, recipe.precision)  # what it is on a GPU
+    shape = shape_of(config, recipe, layout, ranks, precision)
     tokens = recipe.num_steps * shape.tokens_per_step
     return make_plan(shape, tokens, find_device(gpu, price, net_gbit), nodes, gpus_per_node, mfu)
 
