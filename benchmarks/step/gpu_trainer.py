@@ -21,6 +21,7 @@ from data_pipeline.tokens.shards import END_DTYPE
 from data_pipeline.tokens.tokenizer import train_tokenizer
 from modeling.config import DecoderConfig
 from modeling.loss import CHUNK_TOKENS, CHUNK_TOKENS_ELSEWHERE
+from modeling.presets import preset
 from training.hardware import this_gpu
 from training.job import Job, make_plan
 from training.metrics import read_metrics
@@ -73,7 +74,7 @@ def make_shards(folder: Path, tokenizer: Path, tokens: int, mean: int, vocab_siz
 
 
 def recipe_of(settings: Settings, micro_rows: int) -> PretrainRecipe:
-    steps = settings.steps + WARM_STEPS + 1  # the last one is never reached: it would be saved
+    steps = settings.steps + WARM_STEPS + 1  # the last one is neither logged nor saved
     return PretrainRecipe(
         phases=(PhaseRecipe(name="all", steps=steps, weights={"random": 1.0}, max_epochs=1000),),
         context=settings.context,
@@ -113,19 +114,20 @@ def measure_trainer(settings: Settings, device: torch.device, folder: Path) -> d
     """Tokens/s, MFU, time by part and memory of the trainer, with the plan's bytes beside the peak."""
     tokenizer = folder / "tokenizer"
     train_tokenizer(TOKENIZER, ["a few words for a tokenizer that nobody reads with"] * 8, tokenizer)
-    model = ModelRecipe(preset=settings.preset)
-    model = model.model_copy(update={"vocab_size": max(TOKENIZER.vocab_size, model.preset_vocabulary())})
+    model = ModelRecipe.model_validate(
+        {"preset": settings.preset, "vocab_size": max(TOKENIZER.vocab_size, preset(settings.preset).vocab_size)}
+    )
     config = model.config(model.vocab_size)
     micro_rows = settings.micro_rows or rows_that_fit(settings, config, device)
     recipe = recipe_of(settings, micro_rows)
     tokens = min(20_000_000, 2 * recipe.num_steps * recipe.rows_per_step * recipe.context)
     make_shards(folder / "tokens" / "random", tokenizer, tokens, settings.mean, config.vocab_size)
     out = folder / "run"
-    where = {"tokens": folder / "tokens", "tokenizer": tokenizer, "out": out}
-    job = Job(recipe=recipe, model=model, seed=0, layout=LayoutRecipe(zero_stage=0), **where)
+    layout = LayoutRecipe(zero_stage=0)
+    job = Job(recipe=recipe, model=model, layout=layout, seed=0, tokens=folder / "tokens", tokenizer=tokenizer, out=out)
 
     def on_step(done: int) -> None:
-        if done == settings.steps + WARM_STEPS:
+        if done == recipe.num_steps:
             raise Enough
 
     if device.type == "cuda":
