@@ -53,7 +53,10 @@ def judge(shape: Shape, device: Device, gpus_per_node: int, mfu: tuple[float, fl
 
 
 def all_layouts(shape: Shape, gpus_per_node: int) -> Iterator[Shape]:
-    """Every layout of the same run. Context ranks where rows are long enough to need them; micro-batches of powers of two."""
+    """Every layout of the same run.
+
+    Context ranks where rows are long enough to need them; as many rows at a time as a power of two that divides a rank's rows.
+    """
     contexts = [1, 2, 4, 8] if shape.context > 8192 else [1]
     ways = ["ulysses"] + (["halo"] if shape.config.window_keys and shape.config.window_keys < shape.context else [])
     tensors = [size for size in (1, 2, 4, 8, 16) if size <= gpus_per_node]
@@ -62,7 +65,8 @@ def all_layouts(shape: Shape, gpus_per_node: int) -> Iterator[Shape]:
             laid = replace(
                 shape, zero_stage=stage, tensor=tensor, context_ranks=context, context_way=way, micro_rows=micro, recompute=recompute
             )
-            yield replace(laid, sequence=tensor > 1)
+            if micro == 1 or not laid.data or (laid.rows_per_step // laid.data) % micro == 0:
+                yield replace(laid, sequence=tensor > 1)
 
 
 def best_layouts(

@@ -11,9 +11,10 @@ KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers"
 def show(plan: dict[str, Any], console: Console) -> None:
     """What is exact, then what is modelled."""
     model, run, machine = plan["model"], plan["run"], plan["machine"]
+    per, unit = decimal_unit(model["flops_per_token_full"])
     console.print(
-        f"{model['parameters']:,} parameters; {model['flops_per_token_causal'] / 1e9:.2f} GFLOP per token at {model['context']:,} tokens "
-        f"({model['flops_per_token_full'] / 1e9:.2f} with all pairs); {run['tokens'] / 1e12:.3f}T tokens in {run['steps']:,} steps of "
+        f"{model['parameters']:,} parameters; {model['flops_per_token_causal'] / per:.2f} {unit}FLOP per token at {model['context']:,} "
+        f"tokens ({model['flops_per_token_full'] / per:.2f} with all pairs); {run['tokens']:,} tokens in {run['steps']:,} steps of "
         f"{run['tokens_per_step']:,}"
     )
     console.print(
@@ -49,7 +50,8 @@ def named(layout: dict[str, Any]) -> str:
 
 
 def memory_table(entries: list[dict[str, Any]], speeds: bool = False) -> Table:
-    table = Table(title="GiB per GPU", title_justify="left", box=None)
+    per, unit = binary_unit(max(one["memory"]["total"] for one in entries))
+    table = Table(title=f"{unit} per GPU", title_justify="left", box=None)
     table.add_column("layout")
     for kind in KINDS:
         table.add_column(kind, justify="right")
@@ -57,7 +59,7 @@ def memory_table(entries: list[dict[str, Any]], speeds: bool = False) -> Table:
         for title in ("tokens/s", "days", "cost, $"):
             table.add_column(title, justify="right")
     for one in entries:
-        cells = [f"{one['memory'][kind] / 2**30:.1f}" for kind in KINDS]
+        cells = [f"{one['memory'][kind] / per:.1f}" for kind in KINDS]
         if speeds:
             cells += [span(one["tokens_per_s"], ",.0f"), span(one["days"], ",.1f"), span(one["cost"], ",.0f")]
         table.add_row(named(one["layout"]), *cells)
@@ -66,11 +68,12 @@ def memory_table(entries: list[dict[str, Any]], speeds: bool = False) -> Table:
 
 def traffic_table(entry: dict[str, Any]) -> Table:
     table = Table(title="sent per step and GPU", title_justify="left", box=None)
-    for title in ("collective", "axis", "calls", "GB"):
+    per, unit = decimal_unit(max((one["bytes"] for one in entry["traffic"]), default=0))
+    for title in ("collective", "axis", "calls", f"{unit}B"):
         table.add_column(title, justify="left" if title in ("collective", "axis") else "right")
     for one in entry["traffic"]:
         table.add_row(
-            one["name"], {"same": "data x context"}.get(one["axis"], one["axis"]), f"{one['calls']:,}", f"{one['bytes'] / 1e9:.3f}"
+            one["name"], {"same": "data x context"}.get(one["axis"], one["axis"]), f"{one['calls']:,}", f"{one['bytes'] / per:.3f}"
         )
     return table
 
@@ -81,6 +84,16 @@ def speed_line(entry: dict[str, Any]) -> str:
         f"{span([100 * one for one in entry['mfu']], '.0f')} % of the peak), step {span(entry['step_s'], '.2f')} s, "
         f"{span(entry['days'], ',.1f')} days, ${span(entry['cost'], ',.0f')}"
     )
+
+
+def binary_unit(most: float) -> tuple[int, str]:
+    """Bytes of the unit in which the largest number reads well, and its name."""
+    return next(((size, name) for size, name in ((2**30, "GiB"), (2**20, "MiB")) if most >= size), (2**10, "KiB"))
+
+
+def decimal_unit(most: float) -> tuple[float, str]:
+    """The same in powers of ten, and the prefix."""
+    return next(((size, name) for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if most >= size), (1.0, ""))
 
 
 def span(pair: list[float], form: str) -> str:
