@@ -1,17 +1,11 @@
 """Loss on rows that are held out, while a run goes on."""
 
-from collections.abc import Callable
-
 from data_pipeline.tokens.shards import TokenShards
 from data_pipeline.tokens.validation import validation_rows
-from modeling.decoder import Decoder
 from training.batches import BatchPlan, stack
 from training.engine import Engine
 from training.job import Job
 from training.world import World
-
-# (decoder, steps done) -> figures by name; a room above this one gives them (small benchmarks).
-Evaluator = Callable[[Decoder, int], dict[str, float]]
 
 
 def validation_losses(job: Job, engine: Engine, batches: BatchPlan, world: World) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.benchmarks import read_mmlu
 from data_pipeline.errors import InputError
 from data_pipeline.storage import sha256_of
 from data_pipeline.tokens.chat import END, END_OF_TEXT
@@ -100,6 +101,8 @@ def make_plan(job: Job, ranks: int = 1) -> Plan:
     for source in recipe.validation:
         if TokenShards.open(job.tokens / source).tokenizer_sha256 != digest:
             raise InputError(f"{job.tokens / source}: written with another tokenizer than {job.tokenizer}; run `phial data tokenize` again")
+    if recipe.benchmarks:
+        read_mmlu(recipe.benchmarks, "test")
     mixture = Mixture(list(recipe.phases), shards, recipe.context, recipe.rows_per_step, job.seed)
     batches = BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, job.layout.data_ranks(ranks))
     return Plan(mixture, batches, config, identity_of(job, config, mixture))

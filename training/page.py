@@ -81,14 +81,22 @@ def charts(rows: list[dict[str, Any]], events: list[dict[str, Any]]) -> list[dic
         scale = 2**30 if name == "memory_bytes" else 1
         lines = {"training": [(row["step"], row[name] / scale) for row in rows if row.get(name) is not None]}
         if name == "loss":
-            for event in events:
-                if event["kind"] == "evaluated":
-                    for key, value in event.items():
-                        if key.startswith("validation/"):
-                            lines.setdefault(key, []).append((event["step"], value))
+            lines |= evaluations(events, "validation/")
         marks = [event["step"] for event in events if event["kind"] in ("spike", "rewound", "restarted", "resumed")]
         found.append(chart(title, unit, lines, logarithmic, marks))
+    found.append(chart("Questions", "part answered rightly", evaluations(events, "questions/accuracy"), False, []))
     return found
+
+
+def evaluations(events: list[dict[str, Any]], prefix: str) -> dict[str, Points]:
+    """What evaluations have said, by name, of names that begin so."""
+    lines: dict[str, Points] = {}
+    for event in events:
+        if event["kind"] == "evaluated":
+            for key, value in event.items():
+                if key.startswith(prefix):
+                    lines.setdefault(key, []).append((event["step"], value))
+    return lines
 
 
 def chart(title: str, unit: str, lines: dict[str, Points], logarithmic: bool, marks: list[int]) -> dict[str, str] | None:

@@ -116,6 +116,8 @@ class PretrainRecipe(Section):
     initial: str = Field("", description="weights to begin with: a Hugging Face folder or a checkpoint; empty: drawn from the seed")
 
     validation: dict[str, int] = Field({}, description="sources held out, and rows of each: their loss is logged at every evaluation")
+    benchmarks: str = Field("", description="a folder in MMLU's layout whose questions are asked at every evaluation; empty: none")
+    benchmark_items: int = Field(100, ge=1, description="how many of its questions, at even distances")
     evaluate_every: int = Field(0, ge=0, description="steps between evaluations; 0: only at the end")
 
     checkpoints: str = Field("", description="where checkpoints go, a folder or an address (s3://...); empty: checkpoints/ of the run")
@@ -201,3 +203,4 @@ class LayoutRecipe(Section):
 # What may differ between a run and its resumption: how it is computed and watched, not what is trained.
 FREE_TO_CHANGE = {"micro_rows", "attention", "recompute", "compile", "threads", "tensorboard", "peak_flops"}
 FREE_TO_CHANGE |= {"checkpoints", "checkpoint_every", "keep_last", "keep_every", "log_every", "validation", "evaluate_every"}
+FREE_TO_CHANGE |= {"benchmarks", "benchmark_items"}

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,7 +29,7 @@ from training.batches import BatchPlan, read_batch
 from training.board import Board
 from training.checkpoint import step_of
 from training.engine import Engine
-from training.evaluating import Evaluator, validation_losses
+from training.evaluating import validation_losses
 from training.events import record
 from training.hardware import (
     local_rank,
@@ -47,6 +47,7 @@ from training.metrics import Metrics
 from training.page import write_page
 from training.plan.run import plan_run, shape_of
 from training.progress import TrainingProgress
+from training.questions import question_scores
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.resume import find_start, history_now, open_store
 from training.schedule import learning_rate
@@ -69,13 +70,12 @@ def pretrain(
     stream: TextIO | None = None,
     accepted: Callable[[], None] = lambda: None,
     edit_mixture: bool = False,
-    evaluators: Sequence[Evaluator] = (),
 ) -> dict[str, Any]:
     """Trains a decoder on token shards; goes on from the last complete checkpoint in `out` if there is one.
 
     `tokens` holds one folder of shards per source. `out` gets checkpoints/, metrics.jsonl, result.json and model/ (Hugging Face's layout
     with the tokenizer's files). Progress goes to `stream`; `accepted` is called when nothing was refused, before the first step.
-    `edit_mixture` lets other phases than the checkpoint's take over; `evaluators` are asked at every evaluation, on one rank only.
+    `edit_mixture` lets other phases than the checkpoint's take over.
     Returns steps, tokens, loss, parameters, tokens_per_s, seconds, cpu_seconds, peak_rss_bytes, resumed_from, ranks, precision and
     model; seconds count all runs that led here.
     """
@@ -93,7 +93,7 @@ def pretrain(
     try:
         while True:
             try:
-                return Run(job, plan, stream, evaluators=evaluators).train(accepted)
+                return Run(job, plan, stream).train(accepted)
             except Rewound:
                 continue
     finally:
@@ -121,13 +121,12 @@ class Run:
         stream: TextIO | None,
         rank: int = 0,
         ranks: int = 1,
-        evaluators: Sequence[Evaluator] = (),
         on_step: Callable[[int], None] = lambda step: None,
     ) -> None:
         self.job, self.plan, self.recipe = job, plan, job.recipe
         self.world = World(rank, ranks)
         self.stream = stream if self.world.first else None
-        self.evaluators, self.on_step = evaluators, on_step
+        self.on_step = on_step
         self.tokens_per_step = job.recipe.rows_per_step * job.recipe.context
         self.store = open_store(job, plan, self.say)
         self.metrics = Metrics(job.out / "metrics.jsonl")
@@ -278,7 +277,7 @@ class Run:
         self.record_written()
         if saves or logs:
             self.log.settle(self.store.folder)
-        if evaluates and (self.recipe.validation or self.evaluators):
+        if evaluates and (self.recipe.validation or self.recipe.benchmarks):
             with self.parts("evaluation"):
                 self.evaluate(done)
         if logs:
@@ -309,12 +308,12 @@ class Run:
         self.store.begin(done, state_pieces(self.engine.fragments(), self.engine.pieces), metadata, self.world)
 
     def evaluate(self, done: int) -> None:
-        """The loss of held-out rows, and what the evaluators say."""
+        """The loss of held-out rows, and the answers to questions."""
         losses = validation_losses(self.job, self.engine, self.batches, self.world)
         found = {f"validation/{source}": loss for source, loss in losses.items()}
-        if self.world.ranks == 1:
-            for evaluator in self.evaluators:
-                found |= evaluator(self.engine.decoder, done)
+        if self.recipe.benchmarks:
+            scores = question_scores(self.job, self.engine, self.world)
+            found |= {f"questions/{name}": value for name, value in scores.items()}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         self.say(f"pretrain: step {done}: {shown}")
         self.record("evaluated", done, **found)
