@@ -5,7 +5,8 @@
 One decoder's shape (18.9M parameters by default), the same rows and AdamW, float32, one thread a rank, gloo. Every side is a pair of
 processes of its own and takes its turn in every round, the others waiting; a ratio is of two sides' times of the same round, and the median
 over rounds is reported. The first losses of all sides must agree. "packed" rows hold documents that must not see one another: ours and the
-others' with a dense mask, which is what transformers takes. Writes benchmarks/results/engine.json.
+others' with a dense mask, which is what transformers takes. "deterministic" holds our fixed order of sums against our own step. Writes
+benchmarks/results/engine.json.
 """
 
 import argparse
@@ -44,7 +45,11 @@ GROUPS = (
     ("phial-2", "deepspeed-2", "trainer-2", "ddp", "fsdp2"),
     ("phial-3", "deepspeed-3", "trainer-3", "ddp", "fsdp2"),
 )
-SIDES = tuple(dict.fromkeys(side for group in GROUPS for side in group))
+FIXED = ("fixed-0", "phial-0", "fixed-1", "phial-1")  # what one order of all sums costs
+SIDES = tuple(dict.fromkeys(side for group in (*GROUPS, FIXED) for side in group))
+
+
+CASES = ("unpacked", "packed", "deterministic")
 
 
 def make_rows(step: int, rank: int, rows: int, context: int, vocabulary: int, packed: bool) -> Any:
@@ -68,7 +73,7 @@ def make_rows(step: int, rank: int, rows: int, context: int, vocabulary: int, pa
     return MicroBatch(ids[:, :-1], positions, documents, targets)
 
 
-def our_side(stage: int, config: Any, batches: Any) -> Callable[[Any], float]:
+def our_side(stage: int, config: Any, batches: Any, deterministic: bool) -> Callable[[Any], float]:
     """Phial's engine at a ZeRO stage."""
     import torch
 
@@ -79,11 +84,14 @@ def our_side(stage: int, config: Any, batches: Any) -> Callable[[Any], float]:
     from training.replicated import ReplicatedEngine
     from training.zero import ZeroEngine
 
-    recipe = PretrainRecipe(learning_rate=RATE, clip=1.0, precision="float32", weight_decay=0.1)  # type: ignore[arg-type]
+    recipe = PretrainRecipe.model_validate(
+        {"learning_rate": RATE, "clip": 1.0, "precision": "float32", "weight_decay": 0.1, "deterministic": deterministic}
+        | {"rows_per_step": batches.rows_per_step, "micro_rows": batches.micro}
+    )
     layout = LayoutRecipe(zero_stage=stage)  # type: ignore[arg-type]
     decoder = initialise(Decoder(config, parallel=build_parallel(layout, RANKS)), torch.Generator().manual_seed(0))
     device = torch.device("cpu")
-    if stage == 0:
+    if stage == 0 or deterministic:
         engine: Any = ReplicatedEngine(decoder, recipe, "float32", device, layout)
     else:
         engine = ZeroEngine(decoder, recipe, layout, "float32", device, batches)
@@ -299,8 +307,8 @@ def serve(side: str, rank: int, folder: Path, sizes: dict[str, Any], rows: int, 
         if name != "trainer":  # which makes its own, and takes another engine where one is there already
             dist.init_process_group("gloo", init_method=f"file://{folder}/{side}", rank=rank, world_size=RANKS)
         batches = BatchPlan(rows * RANKS, RANKS, rows, rows)
-        if name == "phial":
-            step = our_side(int(stage), config, batches)
+        if name in ("phial", "fixed"):
+            step = our_side(int(stage), config, batches, name == "fixed")
         elif name == "deepspeed":
             step = deepspeed_side(int(stage), config, rows)
         elif name == "trainer":
@@ -384,6 +392,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     """Our time over theirs, the median over rounds; below 1 ours is faster."""
     pairs = [(f"phial-{stage}", f"{other}-{stage}") for stage in (1, 2, 3) for other in ("deepspeed", "trainer")]
     pairs += [(f"phial-{stage}", other) for stage in (0, 1, 2, 3) for other in ("ddp", "fsdp2")]
+    pairs += [(f"fixed-{stage}", f"phial-{stage}") for stage in (0, 1)]
     return {
         f"{ours} / {theirs}": round(statistics.median(a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)), 4)
         for ours, theirs in pairs
@@ -397,7 +406,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=2, help="of a rank")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--stages", nargs="+", type=int, choices=range(4), default=[0, 1, 2, 3])
-    parser.add_argument("--cases", nargs="+", choices=["unpacked", "packed"], default=["unpacked", "packed"])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--quick", action="store_true", help="a tiny decoder: proves the script")
     parser.add_argument("--out", type=Path, default=RESULTS / "engine.json")
     options = parser.parse_args(arguments)
@@ -406,10 +415,11 @@ def main(arguments: list[str] | None = None) -> None:
     worst = 0.0
     for case in options.cases:
         record["cases"][case] = {}
-        for stage in options.stages:
+        groups = {f"stage {stage}": GROUPS[stage] for stage in options.stages}
+        for group, sides in ({"stages 0 and 1": FIXED} if case == "deterministic" else groups).items():
             with tempfile.TemporaryDirectory(prefix="phial-engine-") as folder:
-                found = measure(options, case == "packed", GROUPS[stage], Path(folder))
-            record["cases"][case][f"stage {stage}"] = found
+                found = measure(options, case == "packed", sides, Path(folder))
+            record["cases"][case][group] = found
             worst = max(worst, found["largest_loss_difference"])
             for name, value in found["ratios"].items():
                 print(f"engine: {case}: {name} = {value:.3f}", flush=True)
