@@ -27,13 +27,13 @@ LOSS_TOKENS = 512  # modeling.loss.CHUNK_TOKENS on a CPU
 # Shorter rows in bfloat16: many CPUs are slow in it.
 CASES: list[dict[str, Any]] = [
     {"ranks": 1, "zero_stage": 0, "precision": "float32"},
-    {"ranks": 1, "zero_stage": 0, "precision": "bfloat16-master", "context": 128},
+    {"ranks": 1, "zero_stage": 0, "precision": "bfloat16-master", "context": 32},
     {"ranks": 2, "zero_stage": 0, "precision": "float32"},
     {"ranks": 2, "zero_stage": 1, "precision": "float32"},
     {"ranks": 2, "zero_stage": 2, "precision": "float32"},
     {"ranks": 2, "zero_stage": 3, "precision": "float32"},
-    {"ranks": 2, "zero_stage": 1, "precision": "bfloat16-master", "context": 128},
-    {"ranks": 2, "zero_stage": 2, "precision": "bfloat16-master", "context": 128},
+    {"ranks": 2, "zero_stage": 1, "precision": "bfloat16-master", "context": 32},
+    {"ranks": 2, "zero_stage": 2, "precision": "bfloat16-master", "context": 32},
 ]
 
 
@@ -145,12 +145,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--only", type=int, nargs="+", default=range(len(CASES)), metavar="N", help="cases by number, from 0")
     parser.add_argument("--out", type=Path, default=RESULTS / "plan_memory.json")
     options = parser.parse_args(arguments)
     # Freed memory goes back to the system at once, so that the resident size is what is held.
     os.environ |= {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
     record: dict[str, Any] = {**provenance("torch", "deepspeed"), "parameters": count_parameters(config_of(options.layers)), "cases": []}
-    for case in CASES:
+    for case in (CASES[number] for number in options.only):
         found = measure(case, options.layers, options.context)
         record["cases"].append(found)
         print(f"plan_memory: {case}: planned {found['planned']['total'] / 2**30:.2f} GiB, {found['ratio']:.3f} of the peak", flush=True)

@@ -22,6 +22,7 @@ from training.reducer import sum_over
 from training.state import MOMENTS, WEIGHT, Fragment
 
 MASTER = "bfloat16-master"
+BUCKET_ELEMENTS = 50_000_000  # what is on the way in one collective; DeepSpeed's 500 million would take 2 GB of float32
 
 
 def zero_config(recipe: PretrainRecipe, layout: LayoutRecipe, precision: str, batches: BatchPlan, same_ranks: int) -> dict[str, Any]:
@@ -35,6 +36,8 @@ def zero_config(recipe: PretrainRecipe, layout: LayoutRecipe, precision: str, ba
         "stage": layout.zero_stage,
         "overlap_comm": layout.overlap and torch.cuda.is_available(),
         "contiguous_gradients": True,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
     }
     if layout.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

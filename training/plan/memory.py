@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from modeling.config import DecoderConfig
 from training.plan.shape import Shape, head_loads, local_parameters
 
-BUCKET_ELEMENTS = 50_000_000  # training.zero.BUCKET_ELEMENTS: what is on the way in one collective
+BUCKET_ELEMENTS = 50_000_000  # training.zero.BUCKET_ELEMENTS, whose module loads torch
+LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters: weights that stay gathered
 LOSS_TOKENS = 4096  # modeling.loss.CHUNK_TOKENS_ELSEWHERE: tokens whose logits exist at a time on a GPU
 
 
@@ -50,17 +51,17 @@ def memory_of(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> Memory:
     bucket = min(BUCKET_ELEMENTS, held)
     buffers = 0
     if divided:
-        buffers += (4 if shape.zero_stage < 3 else 4 + item) * bucket  # a bucket of gradients; in stage 3 also of gathered weights
+        buffers += 4 * bucket  # of gradients on the way
         if shape.zero_stage == 3:
-            buffers += item * widest_layer(shape.config, shape.tensor)
+            buffers += item * min(held, max(LIVE_ELEMENTS, widest_layer(shape.config, shape.tensor)))  # gathered weights
         if shape.zero_stage == 1 and wide:
             buffers += 4 * part  # this rank's gradients, flat, while it steps
     if shape.precision == "bfloat16":
         buffers += 2 * held  # autocast's copies of the weights, kept for the way back
     activations = activation_bytes(shape)
-    # With one micro-batch a step a layer's gradients come when its activations go; with several, or in buckets that last, they are there
-    # all the time.
-    lasting = shape.accumulation > 1 or (shape.zero_stage == 0 and shape.same > 1)
+    # With one micro-batch a step a layer's gradients come when its activations go; with several, or in buffers that last (our buckets of
+    # stage 0, stage 3's flat one), they are there all the time.
+    lasting = shape.accumulation > 1 or (shape.zero_stage in (0, 3) and shape.same > 1)
     return Memory(
         weights=weights,
         gradients=gradients,
