@@ -191,5 +191,13 @@ def settings_table(run: dict[str, Any]) -> list[tuple[str, str]]:
 def event_row(event: dict[str, Any]) -> tuple[str, str, str]:
     """Step, kind and the rest in words."""
     rest = {name: value for name, value in event.items() if name not in ("time", "kind", "step")}
-    words = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in rest.items())
-    return f"{event['step']:,}", event["kind"], words[:400]
+    return f"{event['step']:,}", event["kind"], in_words(rest)[:400]
+
+
+def in_words(values: dict[str, Any]) -> str:
+    """Names and values, those of tables within in brackets."""
+    shown = []
+    for name, value in values.items():
+        text = f"({in_words(value)})" if isinstance(value, dict) else f"{value:.4g}" if isinstance(value, float) else f"{value}"
+        shown.append(f"{name} {text}")
+    return ", ".join(shown)
