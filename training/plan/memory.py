@@ -54,21 +54,24 @@ def memory_of(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> Memory:
         buffers += 4 * bucket  # of gradients on the way
         if shape.zero_stage == 3:
             buffers += item * min(held, max(LIVE_ELEMENTS, widest_layer(shape.config, shape.tensor)))  # gathered weights
-        if shape.zero_stage == 1 and wide:
-            buffers += 4 * part  # this rank's gradients, flat, while it steps
     if shape.precision == "bfloat16":
         buffers += 2 * held  # autocast's copies of the weights, kept for the way back
     activations = activation_bytes(shape)
     # With one micro-batch a step a layer's gradients come when its activations go; with several, or in buffers that last (our buckets of
     # stage 0, stage 3's flat one), they are there all the time.
     lasting = shape.accumulation > 1 or (shape.zero_stage in (0, 3) and shape.same > 1)
+    reused = 0 if lasting else min(gradients, activations)
+    logits = logits_bytes(shape, loss_tokens)
+    if divided and shape.zero_stage == 1 and wide:
+        # A flat copy of this rank's gradients while it steps, when activations, logits and the bucket are gone.
+        buffers += max(0, 4 * part - (activations - reused + logits + 4 * bucket))
     return Memory(
         weights=weights,
         gradients=gradients,
         optimizer=masters + moments,
         activations=activations,
-        reused=0 if lasting else min(gradients, activations),
-        logits=logits_bytes(shape, loss_tokens),
+        reused=reused,
+        logits=logits,
         buffers=buffers,
         host=masters + moments if shape.offload else 0,
     )
