@@ -55,7 +55,8 @@ def zero_config(recipe: PretrainRecipe, layout: LayoutRecipe, precision: str, ba
         "wall_clock_breakdown": False,
     }
     if precision == MASTER:
-        config["bf16"] = {"enabled": True}
+        # Stage 1 adds a gradient to its float32 sum as soon as it is there, and drops it: no whole set of bfloat16 gradients.
+        config["bf16"] = {"enabled": True, "immediate_grad_update": True}
     return config
 
 

@@ -10,6 +10,7 @@ from modeling.config import DecoderConfig
 from training.plan.shape import Shape, head_loads, local_parameters
 
 BUCKET_ELEMENTS = 50_000_000  # training.zero.BUCKET_ELEMENTS, whose module loads torch
+WHOLE_ELEMENTS = 500_000_000  # DeepSpeed's elements_per_buffer, with which its bfloat16 stage 1 sums gradients
 LIVE_ELEMENTS = 1_000_000_000  # DeepSpeed's stage3_max_live_parameters: weights that stay gathered
 LOSS_TOKENS = 4096  # modeling.loss.CHUNK_TOKENS_ELSEWHERE: tokens whose logits exist at a time on a GPU
 
@@ -50,21 +51,21 @@ def memory_of(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> Memory:
     gradients = 4 * (part if divided and shape.zero_stage >= 2 else held)
     bucket = min(BUCKET_ELEMENTS, held)
     buffers = 0
+    summed_at_end = divided and shape.zero_stage == 1 and not wide  # DeepSpeed's BF16_Optimizer
     if divided:
-        buffers += 4 * bucket  # of gradients on the way
+        buffers += 4 * (min(WHOLE_ELEMENTS, held) if summed_at_end else bucket)  # gradients on the way
         if shape.zero_stage == 3:
             buffers += item * min(held, max(LIVE_ELEMENTS, widest_layer(shape.config, shape.tensor)))  # gathered weights
     if shape.precision == "bfloat16":
         buffers += 2 * held  # autocast's copies of the weights, kept for the way back
     activations = activation_bytes(shape)
     # With one micro-batch a step a layer's gradients come when its activations go; with several, or in buffers that last (our buckets of
-    # stage 0, stage 3's flat one), they are there all the time.
-    lasting = shape.accumulation > 1 or (shape.zero_stage in (0, 3) and shape.same > 1)
+    # stage 0, the flat ones of stage 3 and of stage 1 in bfloat16), they are there all the time.
+    lasting = shape.accumulation > 1 or (shape.zero_stage in (0, 3) and shape.same > 1) or summed_at_end
     reused = 0 if lasting else min(gradients, activations)
     logits = logits_bytes(shape, loss_tokens)
-    if divided and shape.zero_stage == 1 and wide:
-        # A flat copy of this rank's gradients while it steps, when activations, logits and the bucket are gone.
-        buffers += max(0, 4 * part - (activations - reused + logits + 4 * bucket))
+    if divided and shape.zero_stage in (1, 2) and not summed_at_end:
+        buffers += max(0, 4 * part - (activations - reused + logits))  # a flat copy of this rank's while it steps, when those are gone
     return Memory(
         weights=weights,
         gradients=gradients,
