@@ -236,12 +236,14 @@ class Run:
 
     def build_engine(self) -> Engine:
         """The decoder, seeded or from the checkpoint, inside its engine."""
-        decoder = Decoder(
-            self.plan.config,
-            attention=self.attention,
-            rope_factors=factors_of_length(self.plan.config, self.recipe.context),
-            parallel=build_parallel(self.job.layout, self.world.ranks),
-        )
+        with torch.device("meta"):  # every weight is written below: torch's own random start would double the time to the first step
+            decoder = Decoder(
+                self.plan.config,
+                attention=self.attention,
+                rope_factors=factors_of_length(self.plan.config, self.recipe.context),
+                parallel=build_parallel(self.job.layout, self.world.ranks),
+            )
+        decoder.to_empty(device="cpu")
         if self.checkpoint is None and self.recipe.initial:
             fill(decoder, initial_weights(self.recipe.initial, self.plan.config))
         elif self.checkpoint is None:
