@@ -51,7 +51,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with a mark where files differ from it; empty outside a checkout."""
+    """The checkout's commit, with a mark where files differ from it. Outside a checkout (a container, a copy) what PHIAL_COMMIT says."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -59,7 +59,7 @@ def commit() -> str:
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return os.environ.get("PHIAL_COMMIT", "")
 
 
 def peak_rss_bytes(children: bool = False) -> int:
