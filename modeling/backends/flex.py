@@ -2,10 +2,13 @@
 
 # B batch, T query tokens, S key tokens, N query heads, K key/value heads, H features per head.
 
+import inspect
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
@@ -73,13 +76,22 @@ def check_device(config: DecoderConfig, device: torch.device) -> None:
 def compiled_attention(device: str) -> Callable[..., Tensor]:
     """Compiled once per process; a whole graph, so that torch says when it has compiled too often and does not go on without its kernel."""
     dynamic = False if device == "cpu" else None
-    return torch.compile(flex_attention, fullgraph=True, dynamic=dynamic, recompile_limit=MAX_COMPILED)  # pyright: ignore[reportCallIssue, reportReturnType]
+    return compile_for_many(flex_attention, dynamic=dynamic)
 
 
 @cache
 def compiled_block_mask() -> Callable[..., BlockMask]:
     """Compiled, the mask of T * S values never exists as a whole."""
-    return torch.compile(create_block_mask, fullgraph=True, recompile_limit=MAX_COMPILED)  # pyright: ignore[reportCallIssue]
+    return compile_for_many(create_block_mask)
+
+
+def compile_for_many(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """torch.compile that goes on for MAX_COMPILED kinds of input; before torch 2.12 that is a setting of the whole process."""
+    if "recompile_limit" in inspect.signature(torch.compile).parameters:
+        options["recompile_limit"] = MAX_COMPILED
+    else:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_COMPILED)  # pyright: ignore[reportAttributeAccessIssue]
+    return torch.compile(function, fullgraph=True, **options)
 
 
 def block_mask(visible: Visible, device: torch.device, sparse: BlockSparse | None = None, num_heads: int = 1) -> BlockMask:

@@ -2,6 +2,9 @@
 
 # B batch, T tokens, N query heads, K key/value heads, H features per head, L = B * T tokens laid end to end, D documents.
 
+import inspect
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
@@ -13,6 +16,7 @@ from modeling.visible import Visible, document_bounds
 MAX_HEAD_DIM = 256  # FlashAttention's largest
 HEAD_DIM_STEP = 8
 DTYPES = (torch.bfloat16, torch.float16)
+TOLD_OF_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters  # torch before 2.12 is not asked, and groups heads all the same
 
 
 class Varlen:
@@ -44,10 +48,10 @@ class Varlen:
 
     def attend(self, q_LNH: Tensor, k_LKH: Tensor, v_LKH: Tensor, bounds_D: Tensor, longest: int, scale: float) -> Tensor:
         """(L, N, H). `longest` is a length that no document exceeds; the row's own serves, and no device has to be waited for."""
-        grouped = q_LNH.shape[1] != k_LKH.shape[1]
-        y_LNH = varlen_attn(
-            q_LNH, k_LKH, v_LKH, bounds_D, bounds_D, longest, longest, scale=scale, window_size=self.window, enable_gqa=grouped
-        )
+        options: dict[str, Any] = {"scale": scale, "window_size": self.window}
+        if TOLD_OF_GROUPS:
+            options["enable_gqa"] = q_LNH.shape[1] != k_LKH.shape[1]
+        y_LNH = varlen_attn(q_LNH, k_LKH, v_LKH, bounds_D, bounds_D, longest, longest, **options)
         assert isinstance(y_LNH, Tensor)  # it is a pair only where the log-sum-exp is asked for
         return y_LNH
 
