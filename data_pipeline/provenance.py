@@ -51,15 +51,17 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with a mark where files differ from it. Outside a checkout (a container, a copy) what PHIAL_COMMIT says."""
+    """The checkout's commit, with a mark where files differ from it. PHIAL_COMMIT tells a copy elsewhere, in a container say."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
+    if told := os.environ.get("PHIAL_COMMIT"):
+        return told
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("PHIAL_COMMIT", "")
+        return ""
 
 
 def peak_rss_bytes(children: bool = False) -> int:

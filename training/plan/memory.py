@@ -84,51 +84,89 @@ def widest_layer(config: DecoderConfig, tensor: int) -> int:
     return max(layers, -(-config.vocab_size // tensor) * config.hidden_size)
 
 
-def layer_token_bytes(config: DecoderConfig, tensor: int = 1, sequence: bool = False, precision: str = "bfloat16-master") -> int:
-    """What one layer keeps of one token for its way back, nothing made again.
+@dataclass(frozen=True)
+class LayerWidths:
+    """What one layer of the most loaded tensor rank is wide, in bytes of one token unless it says otherwise."""
+
+    stream: int  # the residual stream: float32 under autocast, else the weights' dtype
+    kept_stream: int  # this rank's part of it, under sequence parallelism
+    read: int  # what a product reads: a norm's result, always whole
+    kept_result: int  # what a product adds to the stream, this rank's part
+    wide: int  # this rank's part of the stream in float32
+    queries: int
+    keys: int
+    hidden: int
+    heads: int  # query heads, a count
+
+
+def layer_widths(config: DecoderConfig, tensor: int, sequence: bool, precision: str) -> LayerWidths:
+    loads = head_loads(config, tensor)
+    heads = max(one.queries for one in loads)
+    item = 4 if precision == "float32" else 2
+    stream = 2 if precision == "bfloat16-master" else 4  # between blocks; under autocast it stays float32
+    part = config.hidden_size // (tensor if sequence else 1)
+    return LayerWidths(
+        stream=stream,
+        kept_stream=stream * part,
+        read=item * config.hidden_size,
+        kept_result=item * part,
+        wide=4 * part,
+        queries=item * heads * config.head_dim,
+        keys=item * max(one.needed for one in loads) * config.head_dim,
+        hidden=item * -(-config.intermediate_size // tensor),
+        heads=heads,
+    )
+
+
+def layer_token_bytes(
+    config: DecoderConfig, tensor: int = 1, sequence: bool = False, precision: str = "bfloat16-master", compiled: bool = False
+) -> int:
+    """What one layer keeps of one token for its way back, nothing made again by `recompute`.
 
     Of a root-mean-square norm: its input in float32, the normalised values, the result that a product reads; of LayerNorm input,
     result and two numbers. Of attention: the fused product, rotated queries and keys, the result, the log-sum of each head. Of SwiGLU: gate
     and up, the activated gate, the product; of the clamped GEGLU also its clamps, their masks and the sigmoid, and the mask of dropout.
+
+    Compiled (torch's min-cut partition), what is cheap is made again: of each norm its numbers and its result stay, of the sum before the
+    second norm what attention adds to the layer's input, of either feed-forward its first product and what the second one reads.
     """
-    loads = head_loads(config, tensor)
-    queries = max(one.queries for one in loads) * config.head_dim
-    keys = max(one.needed for one in loads) * config.head_dim
-    hidden, width = -(-config.intermediate_size // tensor), config.hidden_size
-    split = tensor if sequence else 1
-    item = 4 if precision == "float32" else 2
-    stream = 2 if precision == "bfloat16-master" else 4  # between blocks; under autocast it stays float32
+    one = layer_widths(config, tensor, sequence, precision)
+    numbers = 4 * one.stream if config.norm == "layer" else 8  # of both norms
+    attention = 3 * one.queries + 3 * one.keys + 4 * one.heads
+    if compiled:
+        mask = config.hidden_size if config.feed_forward_dropout else 0
+        return one.kept_stream + one.kept_result + 2 * one.read + numbers + attention + 3 * one.hidden + mask
     if config.norm == "layer":
-        norms = 2 * (stream * width // split + item * width) + 4 * stream
+        norms = 2 * (one.kept_stream + one.read) + numbers
     else:
-        norms = 2 * (4 * width // split + stream * width // split + item * width) + 8
-    attention = item * (3 * queries + 3 * keys) + 4 * max(one.queries for one in loads)
-    blocks = item * 4 * hidden if config.feed_forward == "swiglu" else (item * 7 + 2) * hidden
-    dropped = item * width if config.feed_forward_dropout else 0
+        norms = 2 * (one.wide + one.kept_stream + one.read) + numbers
+    blocks = 4 * one.hidden if config.feed_forward == "swiglu" else 7 * one.hidden + 2 * -(-config.intermediate_size // tensor)
+    dropped = one.read if config.feed_forward_dropout else 0
     return norms + attention + blocks + dropped
 
 
 def kept_token_bytes(
-    config: DecoderConfig, recompute: str, tensor: int = 1, sequence: bool = False, precision: str = "bfloat16-master"
+    config: DecoderConfig,
+    recompute: str,
+    tensor: int = 1,
+    sequence: bool = False,
+    precision: str = "bfloat16-master",
+    compiled: bool = False,
 ) -> int:
     """What a layer keeps of one token under a choice of recomputation: all, the products' results, or its input alone."""
     if recompute == "none":
-        return layer_token_bytes(config, tensor, sequence, precision)
-    item = 4 if precision == "float32" else 2
-    entry = (2 if precision == "bfloat16-master" else 4) * config.hidden_size // (tensor if sequence else 1)
+        return layer_token_bytes(config, tensor, sequence, precision, compiled)
+    one = layer_widths(config, tensor, sequence, precision)
     if recompute == "full":
-        return entry
-    loads = head_loads(config, tensor)
-    queries = max(one.queries for one in loads) * config.head_dim
-    keys = max(one.needed for one in loads) * config.head_dim
-    products = queries + 2 * keys + config.hidden_size + 2 * -(-config.intermediate_size // tensor) + config.hidden_size
-    return entry + item * (products + queries) + 4 * max(one.queries for one in loads)
+        return one.kept_stream
+    last = 0 if compiled else one.read  # the last product's result, which nothing on the way back reads
+    return one.kept_stream + 2 * one.queries + 2 * one.keys + one.read + 2 * one.hidden + last + 4 * one.heads
 
 
 def activation_bytes(shape: Shape) -> int:
     """All layers' of one forward pass, and under recomputation one layer's that is made again."""
     config = shape.config
-    arguments = (shape.tensor, shape.sequence, shape.precision)
+    arguments = (shape.tensor, shape.sequence, shape.precision, shape.compiled)
     kept = config.num_layers * kept_token_bytes(config, shape.recompute, *arguments)
     again = layer_token_bytes(config, *arguments) if shape.recompute != "none" else 0
     ends = 3 * 4 * config.hidden_size  # embedding, last norm

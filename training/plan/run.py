@@ -30,6 +30,7 @@ def shape_of(config: DecoderConfig, recipe: PretrainRecipe, layout: LayoutRecipe
         recompute=recipe.recompute,
         precision=precision,
         offload=layout.offload == "cpu",
+        compiled=recipe.compile,
     )
 
 

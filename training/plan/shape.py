@@ -25,6 +25,7 @@ class Shape:
     recompute: str = "none"
     precision: str = "bfloat16-master"
     offload: bool = False
+    compiled: bool = False  # torch.compile of the layers, which keeps less for the way back
 
     @property
     def data(self) -> int:

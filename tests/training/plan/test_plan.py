@@ -16,6 +16,7 @@ from modeling.parallel.ledger import recording
 from modeling.parallel.mesh import Mesh
 from modeling.parallel.stream import Parallel
 from modeling.presets import preset
+from modeling.recompute import RECOMPUTE
 from phial import run
 from tests.training import engine_ranks
 from training.plan.commands import read_mfu
@@ -69,14 +70,18 @@ def test_activations_of_4096_tokens(model: str, plain: float, full: float) -> No
     assert plain < ours < 2.2 * plain
 
 
-def saved_bytes(config: DecoderConfig, tokens: int, autocast: bool, dtype: torch.dtype) -> int:
-    """Bytes that autograd keeps for the way back, weights left out, each storage once."""
-    decoder = Decoder(config).to(dtype)
+def saved_bytes(config: DecoderConfig, tokens: int, autocast: bool, dtype: torch.dtype, compiled: str | None = None) -> int:
+    """Bytes that autograd keeps for the way back, weights left out, each storage once. `compiled` is the recomputation then."""
+    decoder = Decoder(config, recompute=compiled or "none").to(dtype)
+    if compiled is not None:
+        torch.compiler.reset()
+        decoder.compile_layers(backend="aot_eager_decomp_partition")  # what inductor would keep, without its kernels
     weights = {parameter.untyped_storage().data_ptr() for parameter in decoder.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights and tensor.numel() >= tokens:
+        random_state = tensor.dtype == torch.uint8
+        if tensor.untyped_storage().data_ptr() not in weights and tensor.numel() >= tokens and not random_state:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
@@ -84,7 +89,7 @@ def saved_bytes(config: DecoderConfig, tokens: int, autocast: bool, dtype: torch
     documents_BT[:, tokens // 2 :] = 1
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         hidden, _ = decoder._run(torch.randint(0, config.vocab_size, (1, tokens)), None, documents_BT)
-    copies = sum(one.numel() * 2 for one in weights_of(decoder)) if autocast else 0
+    copies = sum(one.numel() * 2 for one in weights_of(decoder)) if autocast and compiled in (None, "none") else 0
     found = sum(one.untyped_storage().nbytes() for one in kept.values())
     del hidden
     return found - copies
@@ -110,6 +115,24 @@ def test_what_a_layer_keeps_is_what_autograd_keeps(precision: str, sizes: tuple[
     tokens = 64
     two, one = (saved_bytes(replace(config, num_layers=layers), tokens, precision == "bfloat16", DTYPES[precision]) for layers in (2, 1))
     assert (two - one) / tokens == layer_token_bytes(config, precision=precision)
+
+
+# torch's compiler imports what torch deprecates, and looks at `.grad` of every input; it hides that warning unless warnings are errors.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("recompute", RECOMPUTE)
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("family", ["tiny", "tiny-small"])
+def test_what_a_compiled_layer_keeps(precision: str, family: str, recompute: str) -> None:
+    """Of another width than its weights' copies, so that these are told apart; two layers less one, byte for byte."""
+    dense = {"window_keys": None, "blocksparse": None, "embedding_dropout": 0.0}
+    sizes = {"hidden_size": 96, "intermediate_size": 272, "num_heads": 4, "num_kv_heads": 2, "max_positions": 128}
+    config = replace(preset(family), **sizes, **dense)
+    tokens, autocast = 64, precision == "bfloat16"
+    two, one = (saved_bytes(replace(config, num_layers=n), tokens, autocast, DTYPES[precision], recompute) for n in (2, 1))
+    assert (two - one) / tokens == kept_token_bytes(config, recompute, precision=precision, compiled=True)
+    assert two - one < tokens * kept_token_bytes(config, "none", precision=precision)
 
 
 def held_by_ranks(name: str) -> int:
