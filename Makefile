@@ -6,6 +6,9 @@ endif
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+# Test files run side by side; 0 is one after another, in this process.
+TEST_WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: demo test test-fast check install web-runtime clean
 
@@ -13,10 +16,10 @@ demo: install web-runtime
 	$(BIN)/phial demo --out $(OUT)
 
 test: install web-runtime
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install web-runtime
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: install
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 """The plans of the three models on 8, 64 and 512 H200: `python -m benchmarks.plan`. Modelled but for counts and bytes, which are exact.
 
-Writes benchmarks/results/plan.json, docs/images/plan-*.svg, and the table of docs/plan.md between its markers.
+Writes benchmarks/results/plan.json, docs/images/plan-*.svg, and the tables of docs/plan.md between their markers: the plans, and what
+benchmarks/results/gpu-trainer-*.json measured on one GPU.
 """
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import matplotlib
@@ -13,7 +15,7 @@ import matplotlib.pyplot as plt
 
 from data_pipeline.provenance import provenance
 from data_pipeline.recipe import Recipe
-from data_pipeline.storage import write_json
+from data_pipeline.storage import read_json, write_json
 from training.plan.commands import plan_of
 from training.plan.report import named
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
@@ -22,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("phi3-mini", "phi3-small", "phi3-medium")
 NODES = (1, 8, 64)
 KINDS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
-BEGIN, END = "<!-- plan table: written by benchmarks/plan.py -->", "<!-- end of the plan table -->"
+MARKS = {name: (f"<!-- {name} table: written by benchmarks/plan.py -->", f"<!-- end of the {name} table -->") for name in ("plan", "gpu")}
 
 
 def plans() -> dict[str, dict[str, Any]]:
@@ -85,13 +87,32 @@ def draw(found: dict[str, dict[str, Any]]) -> None:
     figure.savefig(ROOT / "docs/images/plan.svg", metadata={"Date": None})
 
 
+def measured_table() -> str:
+    """What the trainer did on one GPU beside what was planned for it, in Markdown."""
+    lines = ["| rows | layers | recomputation | rows at a time | tokens/s | MFU | planned, GiB | peak, GiB | planned / peak |", "|---" * 9 + "|"]
+    for file in sorted((ROOT / "benchmarks/results").glob("gpu-trainer-*.json")):
+        one = read_json(file)
+        settings, planned, peak = one["settings"], one["planned_bytes"]["total"], one["peak_bytes"]
+        documents = "one document" if settings["mean"] >= settings["context"] else f"packed, {settings['mean']} tokens a document"
+        cells = [documents, "compiled" if settings["compile"] else "eager", settings["recompute"], str(one["micro_rows"])]
+        cells += [f"{one['tokens_per_s_median']:,.0f}", f"{median(one['mfu_causal']):.1%}"]
+        cells += [f"{planned / 2**30:.1f}", f"{peak / 2**30:.1f}", f"{planned / peak:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    begin, end = MARKS[name]
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}"
+
+
 def main() -> None:
     found = plans()
     draw(found)
     page = ROOT / "docs" / "plan.md"
-    text = page.read_text(encoding="utf-8")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{after}", encoding="utf-8")
+    text = replaced(page.read_text(encoding="utf-8"), "plan", table(found))
+    page.write_text(replaced(text, "gpu", measured_table()), encoding="utf-8")
     short = {name: {gpus: {"model": plan["model"], "best": plan["best"][:3]} for gpus, plan in by.items()} for name, by in found.items()}
     write_json(ROOT / "benchmarks/results/plan.json", {**provenance(), "kind": "modelled; counts and bytes exact", "plans": short})
     print(table(found))

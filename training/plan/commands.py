@@ -13,7 +13,7 @@ from training.plan.devices import find_device
 from training.plan.plan import make_plan
 from training.plan.report import show
 from training.plan.run import shape_of
-from training.plan.speed import PUBLISHED_MFU
+from training.plan.speed import KNOWN_MFU
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 
 
@@ -24,7 +24,7 @@ def plan(
     gpu: str = typer.Option("h200", help="h200, h100, a100-80, a100-40, l40s, b200 or mi300x."),
     price: float | None = typer.Option(None, help="US dollars per accelerator and hour."),
     net_gbit: float | None = typer.Option(None, help="Network per accelerator between nodes, Gbit/s."),
-    mfu: str = typer.Option("", help="The interval of model FLOPs over the peak, as LOW,HIGH; by default what published runs reached."),
+    mfu: str = typer.Option("", help="The interval of model FLOPs over the peak, as LOW,HIGH; by default what published runs and ours reached."),
     set_: list[str] = typer.Option([], "--set", help="section.key=value, over the recipe; may be given several times."),
     as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
 ) -> None:
@@ -48,7 +48,7 @@ def plan_of(
     gpu: str,
     price: float | None = None,
     net_gbit: float | None = None,
-    mfu: tuple[float, float] = PUBLISHED_MFU,
+    mfu: tuple[float, float] = KNOWN_MFU,
 ) -> dict[str, Any]:
     """The plan of a recipe on so many accelerators; needs neither tokens nor a tokenizer."""
     if not recipe.phases:
@@ -64,7 +64,7 @@ def plan_of(
 def read_mfu(text: str) -> tuple[float, float]:
     """LOW,HIGH as parts of 1, or in per cent."""
     if not text:
-        return PUBLISHED_MFU
+        return KNOWN_MFU
     try:
         low, high = (float(part.strip().rstrip("%")) for part in text.split(","))
     except ValueError as error:

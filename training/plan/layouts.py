@@ -9,7 +9,7 @@ from data_pipeline.errors import InputError
 from training.plan.devices import Device
 from training.plan.memory import Memory, memory_of
 from training.plan.shape import Shape
-from training.plan.speed import PUBLISHED_MFU, Speed, speed_of
+from training.plan.speed import KNOWN_MFU, Speed, speed_of
 
 # Of a device's memory, what its driver, libraries, the allocator's gaps and collectives' own buffers take.
 KEPT_FREE = 0.08
@@ -38,7 +38,7 @@ class Refused:
     reason: str
 
 
-def judge(shape: Shape, device: Device, gpus_per_node: int, mfu: tuple[float, float] = PUBLISHED_MFU) -> Candidate | Refused:
+def judge(shape: Shape, device: Device, gpus_per_node: int, mfu: tuple[float, float] = KNOWN_MFU) -> Candidate | Refused:
     """One layout."""
     try:
         shape.check()
@@ -70,7 +70,7 @@ def all_layouts(shape: Shape, gpus_per_node: int) -> Iterator[Shape]:
 
 
 def best_layouts(
-    shape: Shape, device: Device, gpus_per_node: int, mfu: tuple[float, float] = PUBLISHED_MFU
+    shape: Shape, device: Device, gpus_per_node: int, mfu: tuple[float, float] = KNOWN_MFU
 ) -> tuple[list[Candidate], list[Refused]]:
     """Those that can be, fastest first (of equals the one with more memory left, then the simpler), and those that cannot."""
     judged = [judge(one, device, gpus_per_node, mfu) for one in all_layouts(shape, gpus_per_node)]

@@ -8,14 +8,14 @@ from modeling.counts import count_parameters, flops_per_token
 from training.plan.devices import Device
 from training.plan.layouts import Candidate, Refused, best_layouts, judge
 from training.plan.shape import Shape, local_parameters, uneven_heads
-from training.plan.speed import PUBLISHED_MFU
+from training.plan.speed import KNOWN_MFU
 from training.plan.traffic import traffic_of
 
 SHOWN = 5
 
 
 def make_plan(
-    asked: Shape, tokens: int, device: Device, nodes: int, gpus_per_node: int, mfu: tuple[float, float] = PUBLISHED_MFU
+    asked: Shape, tokens: int, device: Device, nodes: int, gpus_per_node: int, mfu: tuple[float, float] = KNOWN_MFU
 ) -> dict[str, Any]:
     """The run's exact numbers, the recipe's own layout judged, the best ones, and why others cannot be."""
     config = asked.config

@@ -32,8 +32,11 @@ with_compiler = pytest.mark.skipif(
     reason="not run here: flex on a CPU needs g++ and AVX2",
 )
 
-# torch's inductor imports torch.utils.mkldnn, which still uses a decorator that torch itself deprecates.
-ignore_inductor = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+# torch's inductor imports torch.utils.mkldnn, which still uses a decorator that torch itself deprecates, and its tracer makes an instance of
+# an autograd function.
+ignore_inductor = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning", "ignore:.*should not be instantiated:DeprecationWarning"
+)
 
 ON_GPU = [pytest.param("flex", case, marks=on_gpu) for case in CASES]
 ON_GPU += [pytest.param("varlen", case, marks=on_gpu) for case in PLAIN_ROWS]
