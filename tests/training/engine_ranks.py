@@ -187,6 +187,24 @@ def skip_one(layout: dict[str, Any], precision: str) -> tuple[Any, Any]:
     return left_out, (train(engine, batches, range(3, 5)), state(engine))
 
 
+def facts_of_gate(layout: dict[str, Any], precision: str) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Loss and norm that an update is judged by, and those that its step reports, from the first step on."""
+    engine, batches = build(layout, dist.get_world_size(), precision)
+    found = []
+    for step in range(3):
+        seen: list[tuple[float, float]] = []
+
+        def accept(loss: float, norm: float, seen: list[tuple[float, float]] = seen) -> bool:
+            seen.append((loss, norm))
+            return True
+
+        result = engine.step(read_batch(Rows(), batches, step, engine.mesh.coordinate("data")), 1e-3, accept)
+        assert result.applied
+        (asked,) = seen  # once per step
+        found.append((asked, (float(result.loss), float(result.grad_norm))))
+    return found
+
+
 def pass_over_third_parties() -> None:
     """Warnings that DeepSpeed causes and we cannot mend; all others stay errors."""
     for words in (

@@ -128,3 +128,12 @@ def test_an_update_that_is_not_accepted_changes_nothing(ranks, stage: int, preci
     """Its weights, moments and update count: the steps after it go on as if its batch had not been there."""
     for left_out, never_there in ranks(2, engine_ranks.skip_one, {"zero_stage": stage}, precision):
         assert left_out == never_there
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16-master"])
+def test_an_update_is_judged_by_its_own_norm(ranks, stage: int, precision: str) -> None:
+    """Not by the step's before, which is what DeepSpeed's engine tells at that moment."""
+    for found in ranks(2, engine_ranks.facts_of_gate, {"zero_stage": stage}, precision):
+        assert all(asked == pytest.approx(reported, rel=1e-6) for asked, reported in found)
+        assert len({norm for (_, norm), _ in found}) == len(found)

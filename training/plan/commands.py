@@ -24,7 +24,9 @@ def plan(
     gpu: str = typer.Option("h200", help="h200, h100, a100-80, a100-40, l40s, b200 or mi300x."),
     price: float | None = typer.Option(None, help="US dollars per accelerator and hour."),
     net_gbit: float | None = typer.Option(None, help="Network per accelerator between nodes, Gbit/s."),
-    mfu: str = typer.Option("", help="The interval of model FLOPs over the peak, as LOW,HIGH; by default what published runs and ours reached."),
+    mfu: str = typer.Option(
+        "", help="The interval of model FLOPs over the peak, as LOW,HIGH; by default what published runs and ours reached."
+    ),
     set_: list[str] = typer.Option([], "--set", help="section.key=value, over the recipe; may be given several times."),
     as_json: bool = typer.Option(False, "--json", help="Print the plan as JSON."),
 ) -> None:

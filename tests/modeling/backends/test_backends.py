@@ -32,8 +32,8 @@ with_compiler = pytest.mark.skipif(
     reason="not run here: flex on a CPU needs g++ and AVX2",
 )
 
-# torch's inductor imports torch.utils.mkldnn, which still uses a decorator that torch itself deprecates, and its tracer makes an instance of
-# an autograd function.
+# torch's inductor imports torch.utils.mkldnn, which still uses a decorator that torch itself deprecates; its tracer makes an instance of an
+# autograd function.
 ignore_inductor = pytest.mark.filterwarnings(
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning", "ignore:.*should not be instantiated:DeprecationWarning"
 )
