@@ -89,7 +89,8 @@ def draw(found: dict[str, dict[str, Any]]) -> None:
 
 def measured_table() -> str:
     """What the trainer did on one GPU beside what was planned for it, in Markdown."""
-    lines = ["| rows | layers | recomputation | rows at a time | tokens/s | MFU | planned, GiB | peak, GiB | planned / peak |", "|---" * 9 + "|"]
+    titles = ("rows", "layers", "recomputation", "rows at a time", "tokens/s", "MFU", "planned, GiB", "peak, GiB", "planned / peak")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for file in sorted((ROOT / "benchmarks/results").glob("gpu-trainer-*.json")):
         one = read_json(file)
         settings, planned, peak = one["settings"], one["planned_bytes"]["total"], one["peak_bytes"]
