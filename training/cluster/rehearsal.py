@@ -50,6 +50,7 @@ WORDS = [
     "under",
     "over",
 ]
+# What the large models' recipes have switched on, at the size of a test.
 RECIPE = PretrainRecipe(
     phases=({"name": "one", "steps": 60, "weights": {"web": 1.0}, "max_epochs": 1000},),  # type: ignore[arg-type]
     context=48,
@@ -57,6 +58,10 @@ RECIPE = PretrainRecipe(
     micro_rows=2,
     learning_rate=3e-3,
     warmup_steps=5,
+    schedule="wsd",
+    z_loss=1e-5,
+    spike_sigmas=12.0,
+    spike_window=32,
     precision="float32",
     checkpoint_every=10,
     keep_last=3,
