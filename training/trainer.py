@@ -138,6 +138,27 @@ class Run:
     def train(self, accepted: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """From the start or the last checkpoint to the end; writes the model and returns the result. `accepted` is called before the
         first step."""
+        try:
+            return self.train_to_end(accepted)
+        except torch.OutOfMemoryError as error:
+            raise InputError(self.full_memory_line()) from error
+
+    def full_memory_line(self) -> str:
+        """What to do where a device is full; a rank that is restarted would only fill it again."""
+        planned = self.planned()["memory"]["total"] / 2**30
+        there = (
+            f" of {torch.cuda.get_device_properties(pick_device(local_rank())).total_memory / 2**30:.1f}"
+            if torch.cuda.is_available()
+            else ""
+        )
+        return (
+            f"pretrain: rank {self.world.rank}'s device is full; the plan is {planned:.1f} GiB{there}. Lower [pretrain] micro_rows "
+            f'({self.batches.micro} now), set recompute = "selective" or "full", or divide more: [layout] zero_stage, tensor, offload. '
+            "Other programs may hold memory too"
+        )
+
+    def train_to_end(self, accepted: Callable[[], None]) -> dict[str, Any]:
+        """`train`, but for what a full device leads to."""
         self.checkpoint, self.plan = find_start(self.job, self.plan, self.store, self.world)
         self.num_steps = self.plan.mixture.num_steps
         saved = self.checkpoint.metadata if self.checkpoint else {}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_pipeline.errors import InputError
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 from modeling.presets import preset
@@ -65,3 +66,12 @@ def test_a_run_says_its_attention_and_takes_the_one_that_is_named(corpus: Path, 
     assert run(corpus, tmp_path / "auto", io.StringIO(), attention="eager")["resumed_from"] == 2  # another kernel, the same training
     with pytest.raises(ModelError, match="attention backend 'varlen' needs a CUDA device"):
         run(corpus, tmp_path / "varlen", io.StringIO(), attention="varlen")
+
+
+def test_a_full_device_is_one_line_with_the_plan(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("training.replicated.ReplicatedEngine.step", full)
+    with pytest.raises(InputError, match=r"rank 0's device is full; the plan is 0\.0 GiB. Lower \[pretrain\] micro_rows \(2 now\)"):
+        run(corpus, tmp_path / "full", io.StringIO())
