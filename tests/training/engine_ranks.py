@@ -64,7 +64,8 @@ def build(layout: dict[str, Any], ranks: int, precision: str = "float32", checkp
     """An engine on freshly seeded weights or a checkpoint's, and the plan of its batches."""
     forget_deepspeed()
     pass_over_third_parties()
-    os.environ["LOCAL_RANK"] = str(dist.get_rank() if dist.is_initialized() else 0)  # as a launcher sets it
+    if dist.is_initialized():  # as a launcher sets it; in the tests' own process it would reach every program they start
+        os.environ["LOCAL_RANK"] = str(dist.get_rank())
     recipe = RECIPE.model_copy(update=settings)
     laid = LayoutRecipe(**layout)
     batches = BatchPlan.deal(recipe.rows_per_step, recipe.micro_rows, laid.data_ranks(ranks))
