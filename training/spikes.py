@@ -44,17 +44,6 @@ class SpikeWatch:
         return {"losses": list(self.losses), "norms": list(self.norms), "in_a_row": self.in_a_row}
 
 
-def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges of steps [from, to) in order, those that touch joined."""
-    found: list[tuple[int, int]] = []
-    for begin, end in sorted(ranges):
-        if found and begin <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
-        else:
-            found.append((begin, end))
-    return found
-
-
 def contains(ranges: list[tuple[int, int]], step: int) -> bool:
     """Whether a step lies in one of the ranges."""
     return any(begin <= step < end for begin, end in ranges)

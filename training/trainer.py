@@ -51,7 +51,7 @@ from training.questions import question_scores
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.resume import find_start, history_now, open_store
 from training.schedule import learning_rate
-from training.spikes import SpikeWatch, contains, merged
+from training.spikes import SpikeWatch, contains
 from training.state import WEIGHT, load_weights, restore, state_pieces
 from training.step_log import Clock, PartClock, StepLog
 from training.world import World
@@ -218,7 +218,7 @@ class Run:
         self.world.agree(lambda: self.store.discard_after(first))
         back = self.world.agree(lambda: max([step_of(path) for path in list_checkpoints(self.store.folder)], default=0))
         if self.world.first:
-            write_json(self.job.out / SKIPPED, merged([*self.skipped, (back, done)]))
+            write_json(self.job.out / SKIPPED, [*self.skipped, (back, done)])
             self.record("rewound", done, to=back)
         self.say(f"pretrain: step {done}: {self.spikes.in_a_row} spikes in a row; back to step {back}, past steps {back + 1} to {done}")
         self.world.meet()
@@ -422,9 +422,9 @@ SKIPPED = "skipped.json"  # ranges of steps that rewinds pass over, in the run's
 
 
 def read_skipped(out: Path, saved: dict[str, Any]) -> list[tuple[int, int]]:
-    """The ranges of steps that are passed over: those of the run's folder and of its checkpoint."""
+    """Ranges of steps that are passed over, one for each rewind, though they overlap: those of the run's folder and of its checkpoint."""
     here = read_json(out / SKIPPED) if (out / SKIPPED).exists() else []
-    return merged([(begin, end) for begin, end in [*here, *saved.get("skipped", [])]])
+    return sorted({(begin, end) for begin, end in [*here, *saved.get("skipped", [])]})
 
 
 def initial_weights(source: str, config: DecoderConfig) -> Iterator[tuple[str, Tensor]]:
