@@ -153,7 +153,7 @@ class Run:
         )
         return (
             f"pretrain: rank {self.world.rank}'s device is full; the plan is {planned:.1f} GiB{there}. Lower [pretrain] micro_rows "
-            f'({self.batches.micro} now), set recompute = "selective" or "full", or divide more: [layout] zero_stage, tensor, offload. '
+            f'({self.batches.micro} now), set recompute = "selective" or "full", or use more ranks with [layout] zero_stage or tensor. '
             "Other programs may hold memory too"
         )
 

@@ -14,6 +14,7 @@ from data_pipeline.storage import read_json
 from modeling import load_decoder
 from modeling.decoder import Decoder
 from modeling.initialise import initialise
+from tests.compiler_warnings import COMPILER_WARNINGS
 from tests.training import engine_ranks
 from training.batches import BatchPlan
 from training.hardware import pick_attention
@@ -28,12 +29,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BOUNDS = {"float32": (2e-5, 2e-4), "bfloat16-master": (3e-3, 2e-2)}
 LAYOUTS = ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (1, "cpu"), (3, "cpu"))  # ZeRO stage, where optimizer states lie
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="not run here: needs a CUDA device")
-# torch's compiler imports what torch deprecates, and looks at `.grad` of every input; it hides that warning unless warnings are errors.
-QUIET = (
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
-    "ignore:.*should not be instantiated:DeprecationWarning",
-)
 
 
 def train_one(rank: int, meeting: str, device: str, answers: str) -> None:
@@ -102,7 +97,7 @@ class Stopped(Exception):
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.filterwarnings(*COMPILER_WARNINGS)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_run_resumes(corpus: Path, tmp_path: Path, compiled: bool) -> None:
     """`precision = "auto"` is bfloat16 with masters; the second half of a run that was stopped is that of one that was not."""

@@ -21,6 +21,7 @@ from modeling.decoder import Decoder
 from modeling.errors import ModelError
 from modeling.presets import TINY
 from modeling.visible import Visible, document_bounds, document_runs
+from tests.compiler_warnings import COMPILER_WARNINGS
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16 = 1e-5, 1.5e-2  # relative to the reference's norm: some tens of roundings of float32; bfloat16 rounds at 4e-3
@@ -32,11 +33,7 @@ with_compiler = pytest.mark.skipif(
     reason="not run here: flex on a CPU needs g++ and AVX2",
 )
 
-# torch's inductor imports torch.utils.mkldnn, which still uses a decorator that torch itself deprecates; its tracer makes an instance of an
-# autograd function.
-ignore_inductor = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning", "ignore:.*should not be instantiated:DeprecationWarning"
-)
+ignore_inductor = pytest.mark.filterwarnings(*COMPILER_WARNINGS)
 
 ON_GPU = [pytest.param("flex", case, marks=on_gpu) for case in CASES]
 ON_GPU += [pytest.param("varlen", case, marks=on_gpu) for case in PLAIN_ROWS]

@@ -18,6 +18,7 @@ from modeling.parallel.stream import Parallel
 from modeling.presets import preset
 from modeling.recompute import RECOMPUTE
 from phial import run
+from tests.compiler_warnings import COMPILER_WARNINGS
 from tests.training import engine_ranks
 from training.plan.commands import read_mfu
 from training.plan.devices import find_device
@@ -117,10 +118,7 @@ def test_what_a_layer_keeps_is_what_autograd_keeps(precision: str, sizes: tuple[
     assert (two - one) / tokens == layer_token_bytes(config, precision=precision)
 
 
-# torch's compiler imports what torch deprecates, and looks at `.grad` of every input; it hides that warning unless warnings are errors.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings(*COMPILER_WARNINGS)
 @pytest.mark.parametrize("recompute", RECOMPUTE)
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("family", ["tiny", "tiny-small"])
