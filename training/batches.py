@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_pipeline.errors import InputError
 from data_pipeline.tokens.mixture import IGNORED, Row
+from training.recipe import rows_at_a_time
 
 
 class RowSource(Protocol):
@@ -55,9 +56,7 @@ class BatchPlan:
                 f"[pretrain] rows_per_step = {rows_per_step} cannot be dealt to {ranks} ranks evenly; a multiple of {ranks} is needed"
             )
         per_rank = rows_per_step // ranks
-        limit = min(micro_rows or per_rank, per_rank)
-        micro = next(size for size in range(limit, 0, -1) if per_rank % size == 0)
-        return cls(rows_per_step, ranks, per_rank, micro)
+        return cls(rows_per_step, ranks, per_rank, rows_at_a_time(per_rank, micro_rows))
 
     @property
     def accumulation(self) -> int:

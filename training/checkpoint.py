@@ -29,6 +29,7 @@ POLL_SECONDS, LONGEST_POLL = 0.02, 1.0
 # The folders that are a run's checkpoints. Whatever else lies beside them is not ours to count or to remove.
 STEP_NAMES = r"step-(\d{8,})"
 ALONE = World()
+JOIN_SECONDS = 1.0  # between two looks at what is being written
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,16 @@ class CheckpointStore:
         identity: dict[str, Any],
         keep_every: int = 0,
         say: Callable[[str], None] = lambda line: None,
+        start_over: str = "",
     ) -> None:
         self.folder = str(folder)
+        self.start_over = start_over or f"start over by deleting {folder}"  # what a refusal advises
         self.keep_last, self.keep_every = keep_last, keep_every
         self.identity = identity
         self.say = say
         self.thread: threading.Thread | None = None
         self.failure: Exception | None = None
+        self.moved = 0  # pieces that the thread has handed on
         self.written: list[Written] = []  # to be taken by who logs it
         self.corrupt: set[str] = set()  # found so by this process: written again when their step comes
 
@@ -117,18 +121,24 @@ class CheckpointStore:
             what = f"with {name} = {before!r}, and it is {now!r} now; put it back"
             if name == "data":
                 what = "on other token shards or another order of them; put them back"
-            raise InputError(
-                f"{checkpoint.folder}: this checkpoint was trained {what}, or start over by deleting {Path(self.folder).parent}"
-            )
+            raise InputError(f"{checkpoint.folder}: this checkpoint was trained {what}, or {self.start_over}")
 
-    def begin(self, step: int, pieces: Iterable[StatePiece], metadata: dict[str, Any], world: World = ALONE) -> None:
+    def begin(
+        self,
+        step: int,
+        pieces: Iterable[StatePiece],
+        metadata: dict[str, Any],
+        world: World = ALONE,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         """Copies this rank's pieces of the state after `step` steps to host memory and goes on writing them in the background.
 
         All ranks take part. The first one writes the manifest once every rank has said that its files are there; then the oldest
-        checkpoints go. A failure is told by the next `check`, `begin` or `finish`.
+        checkpoints go. A failure is told by the next `check`, `begin` or `finish`. `beat` is called while the checkpoint before is waited
+        for and comes further.
         """
         began = time.perf_counter()
-        self.finish()
+        self.finish(beat)
         waited = time.perf_counter() - began
         if waited > 1.0:
             self.say(
@@ -169,6 +179,7 @@ class CheckpointStore:
         with PartWriter(folder, world.rank, attempt=attempt) as writer:
             for one in copies:
                 writer.add(one.name, one.tensor, one.shape, one.offsets, own=True)
+                self.moved += 1
         size = sum(one.tensor.nbytes for one in copies)
         copies.clear()
         if world.first:
@@ -179,6 +190,7 @@ class CheckpointStore:
                     time.sleep(pause)
                     pause = min(1.5 * pause, LONGEST_POLL)  # every look is a request to an object store
                     store.invalidate_cache()
+                self.moved += 1
             finish_checkpoint(folder, world.ranks, metadata, attempt)
             self.corrupt.discard(folder)
             self.prune()
@@ -197,10 +209,15 @@ class CheckpointStore:
             reason = os.strerror(int(told[1])) if told else getattr(error, "strerror", None) or " ".join(str(error).split())
             raise InputError(f"{self.folder}: a checkpoint could not be written: {reason}; what was complete before is kept") from error
 
-    def finish(self) -> None:
-        """Returns when nothing is being written any more."""
+    def finish(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Returns when nothing is being written any more; `beat` is called while that comes further."""
         if self.thread is not None:
-            self.thread.join()
+            seen = self.moved
+            while self.thread.is_alive():
+                self.thread.join(JOIN_SECONDS)
+                if self.moved > seen:
+                    seen = self.moved
+                    beat()
             self.thread = None
         self.check()
 

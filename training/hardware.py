@@ -4,9 +4,11 @@ import os
 
 import torch
 
+from data_pipeline.errors import InputError
 from data_pipeline.provenance import peak_rss_bytes
 from modeling.config import DecoderConfig
 from training.plan.devices import DEVICES, Device
+from training.recipe import PretrainRecipe
 
 AMPERE = (8, 0)  # the least compute capability of FlashAttention's kernels
 
@@ -29,6 +31,21 @@ def local_rank() -> int:
 def threads_per_rank(threads: int, ranks: int) -> int:
     """An equal part of `threads` (0: every usable core) for each rank, at least one."""
     return max(1, (threads or usable_cores()) // ranks)
+
+
+def threads_of(recipe: PretrainRecipe, ranks: int) -> int:
+    """CPU threads of each of `ranks` ranks on one machine. A deterministic run's are not divided: how many threads add up decides bits,
+    and they must be as many on one rank as on each of four."""
+    return recipe.threads if recipe.deterministic else threads_per_rank(recipe.threads, ranks)
+
+
+def check_gpus(ranks: int) -> None:
+    """Refuses more ranks than this machine has GPUs, where it has any: NCCL gives no GPU to two ranks."""
+    if torch.cuda.is_available() and ranks > torch.cuda.device_count():
+        raise InputError(
+            f"--ranks {ranks}: this machine has {torch.cuda.device_count()} GPUs, and every rank needs one of its own; "
+            "CUDA_VISIBLE_DEVICES= (empty) trains on the CPU"
+        )
 
 
 def has_fast_bfloat16() -> bool:

@@ -20,7 +20,7 @@ from modeling.counts import count_parameters
 from modeling.cpu_compiler import check_cpu_compiler
 from training.batches import BatchPlan
 from training.fixed_tree import check_ranks
-from training.hardware import memory_bytes, pick_device
+from training.hardware import memory_bytes, pick_device, resolve_precision
 from training.recipe import FREE_TO_CHANGE, LayoutRecipe, ModelRecipe, PretrainRecipe
 
 STATE_BYTES = 16  # of one parameter at least: weight, gradient and two moments in float32; in bfloat16 the masters make up for it
@@ -112,6 +112,9 @@ def check_layout(job: Job, ranks: int) -> None:
     """Refuses settings that so many ranks cannot have."""
     recipe, layout = job.recipe, job.layout
     data = layout.data_ranks(ranks)
+    if layout.offload != "none" and (recipe.deterministic or ranks == 1):
+        here = "a run with [pretrain] deterministic = true" if recipe.deterministic else "a run of one rank"
+        raise InputError(f'[layout] offload = {layout.offload!r} is ZeRO\'s, which {here} does without; set offload = "none"')
     if not recipe.deterministic:
         return
     if layout.zero_stage > 1 and ranks > 1:
@@ -122,6 +125,10 @@ def check_layout(job: Job, ranks: int) -> None:
     if layout.context > 1:
         raise InputError(
             f"[pretrain] deterministic = true is for data and tensor ranks; [layout] context = 1 is allowed, got {layout.context}"
+        )
+    if not recipe.threads:
+        raise InputError(
+            "[pretrain] deterministic = true needs the same threads in every rank on every machine; set threads, each rank's, to 1 or more"
         )
     check_ranks(data)
     if not recipe.micro_rows or recipe.rows_per_step % (data * recipe.micro_rows):
@@ -158,7 +165,7 @@ def decoder_config(job: Job) -> DecoderConfig:
 
 def identity_of(job: Job, config: DecoderConfig, mixture: Mixture | EditedMixture) -> dict[str, Any]:
     """Every setting that decides what is trained, flat: a checkpoint is gone on from only where all of them agree."""
-    recipe = job.recipe.model_dump(mode="json")
+    recipe = job.recipe.model_dump(mode="json") | {"precision": resolve_precision(job.recipe.precision)[0]}
     model = json.loads(json.dumps(dataclasses.asdict(config)))  # as a manifest gives it back: lists for tuples
     free = FREE_TO_CHANGE - ({"micro_rows", "threads", "attention", "recompute", "compile"} if job.recipe.deterministic else set())
     identity = {f"[pretrain] {name}": value for name, value in recipe.items() if name not in free}

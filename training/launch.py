@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from data_pipeline.errors import InputError
 from data_pipeline.storage import read_json
-from training.hardware import threads_per_rank
+from training.hardware import threads_of
 from training.job import Job
 
 LAST_LINES = 3
@@ -62,7 +62,7 @@ def start(job: Job, rank: int, ranks: int, meeting: Path, log: Path, stream: Tex
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),
         "PHIAL_MEETING": str(meeting / "rendezvous"),
-        "OMP_NUM_THREADS": str(threads_per_rank(job.recipe.threads, ranks)),
+        "OMP_NUM_THREADS": str(threads_of(job.recipe, ranks)),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]),
     }
     environment.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")  # the host's name may not resolve

@@ -5,6 +5,7 @@ chance in it long before they are in the lettered form (OLMES, arXiv 2406.08446,
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +32,10 @@ class Answer:
     row: Row
 
 
-def question_scores(job: Job, engine: Engine, world: World) -> dict[str, float]:
+def question_scores(job: Job, engine: Engine, world: World, beat: Callable[[], None]) -> dict[str, float]:
     """`accuracy` (the option with the highest summed log-probability is the right one), `accuracy_per_byte` (divided by the option's
-    UTF-8 bytes) and `bits_per_byte` of the right answers, over `benchmark_items` questions of `benchmarks`; all ranks take part.
+    UTF-8 bytes) and `bits_per_byte` of the right answers, over `benchmark_items` questions of `benchmarks`; all ranks take part, and call
+    `beat` after every round.
 
     Data ranks share the rows; one without a row of its own in a round computes another's again, since a forward pass may need all ranks.
     """
@@ -46,6 +48,7 @@ def question_scores(job: Job, engine: Engine, world: World) -> dict[str, float]:
         one = answers[min(begin + data.index, len(answers) - 1)]
         micro = stack([one.row])
         mine[one.item, one.option] = -float(engine.loss(micro)) * micro.num_targets
+        beat()
     found: dict[tuple[int, int], float] = {}
     for some in world.gather(mine):
         found |= some

@@ -97,7 +97,9 @@ class PretrainRecipe(Section):
         "none", description="what layers make again on the way back instead of keeping it: memory for time"
     )
     compile: bool = Field(False, description="torch.compile of the layers; worth it for long runs, its first use takes half a minute")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of all ranks together; 0: every core of this process")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads of a machine's ranks together, of each rank where deterministic; 0: every core there is"
+    )
     deterministic: bool = Field(
         False, description="1, 2, 4, ... data-parallel ranks give the same bits: gradients are added in one fixed tree; ZeRO stages 0 and 1"
     )
@@ -174,7 +176,7 @@ class LayoutRecipe(Section):
         default=False, description="tokens between blocks are split over the tensor ranks as well (sequence parallelism)"
     )
     offload: Literal["none", "cpu"] = Field(
-        default="none", description="cpu: the optimizer's states stay in host memory; ZeRO stages 1 to 3"
+        default="none", description="cpu: the optimizer's states stay in host memory; ZeRO stages 1 to 3 over several ranks"
     )
     overlap: bool = Field(default=True, description="sum gradients while the backward pass goes on")
 
@@ -200,7 +202,13 @@ class LayoutRecipe(Section):
         return ranks // self.ranks_of_a_copy
 
 
+def rows_at_a_time(per_rank: int, micro_rows: int) -> int:
+    """Rows of one forward pass: the most that `micro_rows` allows (0: no limit) and that divide a rank's rows."""
+    limit = min(micro_rows or per_rank, per_rank)
+    return next(size for size in range(limit, 0, -1) if per_rank % size == 0)
+
+
 # What may differ between a run and its resumption: how it is computed and watched, not what is trained.
 FREE_TO_CHANGE = {"micro_rows", "attention", "recompute", "compile", "threads", "tensorboard", "peak_flops"}
 FREE_TO_CHANGE |= {"checkpoints", "checkpoint_every", "keep_last", "keep_every", "log_every", "validation", "evaluate_every"}
-FREE_TO_CHANGE |= {"benchmarks", "benchmark_items"}
+FREE_TO_CHANGE |= {"benchmarks", "benchmark_items", "spike_sigmas", "spike_window", "rewind_after", "max_rewinds"}

@@ -9,6 +9,8 @@ from data_pipeline.tokens.mixture_history import EditedMixture, History, edited,
 from data_pipeline.tokens.shards import TokenShards
 from modeling.checkpoint import Checkpoint
 from training.checkpoint import ALONE, CheckpointStore
+from training.events import NAME as EVENTS
+from training.events import read_events
 from training.job import Job, Plan, identity_of
 from training.world import World
 
@@ -19,7 +21,8 @@ def open_store(job: Job, plan: Plan, say: Callable[[str], None] = lambda line: N
     """The run's checkpoints."""
     recipe = job.recipe
     folder = recipe.checkpoints or job.out / "checkpoints"
-    return CheckpointStore(folder, recipe.keep_last, plan.identity, keep_every=recipe.keep_every, say=say)
+    start_over = f"start over by deleting {job.out}" + (f" and {recipe.checkpoints}" if recipe.checkpoints else "")
+    return CheckpointStore(folder, recipe.keep_last, plan.identity, keep_every=recipe.keep_every, say=say, start_over=start_over)
 
 
 def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALONE) -> tuple[Checkpoint | None, Plan]:
@@ -30,6 +33,7 @@ def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALON
     """
     checkpoint = store.latest(store.say, world)
     if checkpoint is None:
+        world.agree(lambda: refuse_lost_checkpoints(job, store))
         return None, plan
     history = history_of(checkpoint)
     recipe, counts = job.recipe, checkpoint.metadata.get("row_counts")
@@ -41,13 +45,29 @@ def find_start(job: Job, plan: Plan, store: CheckpointStore, world: World = ALON
         if not job.edit_mixture:
             raise InputError(
                 f"{checkpoint.folder}: this checkpoint was trained with other {PHASES} than the recipe has now; put them back, give "
-                f"--edit-mixture to go on from step {step} with the new ones, or start over by deleting {job.out}"
+                f"--edit-mixture to go on from step {step} with the new ones, or {store.start_over}"
             )
         changed = edited(history, list(recipe.phases), step)
         before = EditedMixture(changed, open_shards(job, changed), recipe.context, recipe.rows_per_step, job.seed, counts)
     plan = dataclasses.replace(plan, mixture=before, identity=identity_of(job, plan.config, before))
     store.identity = plan.identity
     return checkpoint, plan
+
+
+def refuse_lost_checkpoints(job: Job, store: CheckpointStore) -> None:
+    """Refuses to begin at step 0 where the run's events tell of checkpoints: storage that is not mounted looks like an empty folder, and
+    a new start would clear the metrics of everything done so far."""
+    written = 0
+    for event in read_events(job.out):
+        if event["kind"] == "checkpoint":
+            written = max(written, event["step"])
+        elif event["kind"] == "rewound":
+            written = min(written, event["to"])
+    if written:
+        raise InputError(
+            f"{store.folder}: no intact checkpoint is here, and {job.out / EVENTS} tells of one of step {written}; mount or put back what "
+            f"was there, or {store.start_over}"
+        )
 
 
 def history_of(checkpoint: Checkpoint) -> History:

@@ -38,7 +38,8 @@ class StepLog:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise InputError(
                     f"pretrain: step {step}: the loss is {loss} and the gradient norm {norm}; stopped, the last checkpoint in {folder} "
-                    "is kept. Lower [pretrain] learning_rate or clip, lengthen warmup_steps and start over, or set spike_sigmas"
+                    "is kept. Run on with [pretrain] spike_sigmas set, which leaves such updates out, or begin another run with a lower "
+                    "learning_rate or clip, or a longer warmup_steps"
                 )
         self.losses += values[0]
         self.last, self.grad_norm = values[0][-1], values[1][-1]
@@ -75,8 +76,9 @@ class PartClock:
 class Clock:
     """Wall and CPU seconds of a run, those before its last resumption included. Nothing is decided by them."""
 
-    def __init__(self, spent: dict[str, Any]) -> None:
-        self.before, self.cpu_before = spent.get("seconds", 0.0), spent.get("cpu_seconds", 0.0)
+    def __init__(self, spent: dict[str, Any], keeps_cpu: bool = True) -> None:
+        """`spent` is a checkpoint's metadata; its `cpu_seconds` are of all ranks together, and one of them keeps them on."""
+        self.before, self.cpu_before = spent.get("seconds", 0.0), spent.get("cpu_seconds", 0.0) if keeps_cpu else 0.0
         self.began = self.lap_began = time.perf_counter()
         self.cpu_began = time.process_time()
         self.lap_step: int | None = None

@@ -32,6 +32,7 @@ from training.engine import Engine
 from training.evaluating import validation_losses
 from training.events import record
 from training.hardware import (
+    check_gpus,
     local_rank,
     memory_in_use,
     peak_flops,
@@ -39,7 +40,7 @@ from training.hardware import (
     pick_device,
     resolve_precision,
     this_gpu,
-    threads_per_rank,
+    threads_of,
 )
 from training.job import Job, Plan, make_plan
 from training.layout import build_parallel
@@ -50,6 +51,7 @@ from training.progress import TrainingProgress
 from training.questions import question_scores
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 from training.resume import find_start, history_now, open_store
+from training.run_lock import run_lock
 from training.schedule import learning_rate
 from training.spikes import SpikeWatch, contains
 from training.state import WEIGHT, load_weights, restore, state_pieces
@@ -82,14 +84,21 @@ def pretrain(
     where = {"tokens": Path(tokens), "tokenizer": Path(tokenizer), "out": Path(out)}
     job = Job(recipe=recipe, model=model, seed=seed, layout=layout or LayoutRecipe(), edit_mixture=edit_mixture, **where)
     plan = make_plan(job, ranks)  # every mistake is told before a rank is started
-    if ranks > 1:
+    check_gpus(ranks)
+    with run_lock(job.out, lambda line: stream and print(f"pretrain: {line}", file=stream)):
+        if ranks == 1:
+            return train_here(job, plan, stream, accepted)
         from training.launch import launch
 
         find_start(job, plan, open_store(job, plan))
         accepted()
         return launch(job, ranks, stream)
+
+
+def train_here(job: Job, plan: Plan, stream: TextIO | None, accepted: Callable[[], None]) -> dict[str, Any]:
+    """The whole run as this process's one rank."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads_per_rank(recipe.threads, 1))
+    torch.set_num_threads(threads_of(job.recipe, 1))
     try:
         while True:
             try:
@@ -126,7 +135,7 @@ class Run:
         self.job, self.plan, self.recipe = job, plan, job.recipe
         self.world = World(rank, ranks)
         self.stream = stream if self.world.first else None
-        self.on_step = on_step
+        self.on_step, self.done = on_step, -1
         self.tokens_per_step = job.recipe.rows_per_step * job.recipe.context
         self.store = open_store(job, plan, self.say)
         self.metrics = Metrics(job.out / "metrics.jsonl")
@@ -164,7 +173,7 @@ class Run:
         saved = self.checkpoint.metadata if self.checkpoint else {}
         self.parts = PartClock()
         self.start, self.updates = saved.get("step", 0), saved.get("updates", saved.get("step", 0))
-        self.clock, self.log = Clock(saved), StepLog(saved)
+        self.clock, self.log = Clock(saved, keeps_cpu=self.world.first), StepLog(saved)
         self.spikes = SpikeWatch(self.recipe.spike_sigmas, self.recipe.spike_window, saved.get("spikes"))
         self.skipped = self.world.agree(lambda: read_skipped(self.job.out, saved))
         self.record_start(saved)
@@ -212,7 +221,8 @@ class Run:
         if len(self.skipped) >= self.recipe.max_rewinds:
             raise InputError(
                 f"pretrain: step {done}: {self.spikes.in_a_row} spikes in a row, after {len(self.skipped)} rewinds (max_rewinds = "
-                f"{self.recipe.max_rewinds}); stopped, the last checkpoint in {self.store.folder} is kept. Lower [pretrain] learning_rate"
+                f"{self.recipe.max_rewinds}); stopped, the last checkpoint in {self.store.folder} is kept. Run on with a higher [pretrain] "
+                "max_rewinds or spike_sigmas, or begin another run with a lower learning_rate"
             )
         self.store.finish()
         self.world.agree(lambda: self.store.discard_after(first))
@@ -295,7 +305,8 @@ class Run:
         logs = last or done % self.recipe.log_every == 0
         evaluates = last or (self.recipe.evaluate_every > 0 and done % self.recipe.evaluate_every == 0)
         progress.advance(done)
-        self.on_step(done)
+        self.done = done
+        self.beat()
         self.store.check()
         self.record_written()
         if saves or logs:
@@ -315,6 +326,10 @@ class Run:
             if self.world.first:
                 write_page(self.job.out)
 
+    def beat(self) -> None:
+        """Says that this rank moves: after every step, and while something between steps takes long."""
+        self.on_step(self.done)
+
     def record_written(self) -> None:
         """What checkpoints that are complete by now have cost."""
         for written in self.store.take_written():
@@ -328,14 +343,14 @@ class Run:
         told |= {"spikes": self.spikes.state(), "mixture": history_now(self.job, self.plan)}
         told |= {"row_counts": self.plan.mixture.row_counts}
         metadata = {**told, **spent, **layout, **decoder_metadata(self.plan.config)}
-        self.store.begin(done, state_pieces(self.engine.fragments(), self.engine.pieces), metadata, self.world)
+        self.store.begin(done, state_pieces(self.engine.fragments(), self.engine.pieces), metadata, self.world, self.beat)
 
     def evaluate(self, done: int) -> None:
         """The loss of held-out rows, and the answers to questions."""
-        losses = validation_losses(self.job, self.engine, self.batches, self.world)
+        losses = validation_losses(self.job, self.engine, self.batches, self.world, self.beat)
         found = {f"validation/{source}": loss for source, loss in losses.items()}
         if self.recipe.benchmarks:
-            scores = question_scores(self.job, self.engine, self.world)
+            scores = question_scores(self.job, self.engine, self.world, self.beat)
             found |= {f"questions/{name}": value for name, value in scores.items()}
         shown = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
         self.say(f"pretrain: step {done}: {shown}")
@@ -374,13 +389,15 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Writes the model folder, from the last checkpoint, and the result."""
-        self.store.finish()
+        self.store.finish(self.beat)
         self.record_written()
-        self.world.meet()
         model = self.job.out / "model"
-        if self.world.first:
-            weights = whole_weights(Checkpoint(self.store.place(self.num_steps)))
+
+        def write_model(advance: Callable[[], None]) -> None:
+            weights = whole_weights(Checkpoint(self.store.place(self.num_steps)), advance)
             write_hf_folder(model, self.plan.config, weights, tokenizer=self.job.tokenizer)
+
+        self.world.attend(write_model, self.beat)
         tokens = self.num_steps * self.tokens_per_step
         result = {
             "steps": self.num_steps,
@@ -439,12 +456,13 @@ def initial_weights(source: str, config: DecoderConfig) -> Iterator[tuple[str, T
     yield from ((name, parameter.detach()) for name, parameter in loaded.named_parameters())
 
 
-def whole_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
-    """A checkpoint's weights by parameter name, one at a time."""
+def whole_weights(checkpoint: Checkpoint, advance: Callable[[], None]) -> Iterator[tuple[str, Tensor]]:
+    """A checkpoint's weights by parameter name, one at a time; `advance` is called for each."""
     prefix = f"{WEIGHT}/"
     for name in checkpoint.names:
         if name.startswith(prefix):
             yield name.removeprefix(prefix), checkpoint.read(name)
+            advance()
 
 
 def describe_layout(layout: LayoutRecipe, ranks: int) -> str:

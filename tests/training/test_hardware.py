@@ -11,7 +11,7 @@ from data_pipeline.errors import InputError
 from modeling.config import DecoderConfig
 from modeling.errors import ModelError
 from modeling.presets import preset
-from training.hardware import pick_attention
+from training.hardware import check_gpus, pick_attention, threads_of
 from training.recipe import ModelRecipe, PretrainRecipe
 from training.trainer import pretrain
 
@@ -46,6 +46,22 @@ def test_the_kernel_that_auto_means(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert pick_attention(torch.device(device), precision, context, config) == wanted
+
+
+def test_threads_of_deterministic_ranks_are_not_divided() -> None:
+    """How many threads add up decides bits: four ranks must compute as one does."""
+    shared, fixed = PretrainRecipe(threads=4), PretrainRecipe(threads=4, deterministic=True)
+    assert [threads_of(shared, ranks) for ranks in (1, 2, 8)] == [4, 2, 1]
+    assert [threads_of(fixed, ranks) for ranks in (1, 2, 8)] == [4, 4, 4]
+
+
+def test_more_ranks_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_gpus(64)  # no GPU: every rank is on the CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_gpus(2)
+    with pytest.raises(InputError, match="--ranks 3: this machine has 2 GPUs"):
+        check_gpus(3)
 
 
 def run(corpus: Path, out: Path, stream: io.StringIO, **settings) -> dict:

@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 from data_pipeline.errors import InputError
 from modeling.checkpoint import list_checkpoints
-from training import trainer
-from training.events import read_events
+from training import job, trainer
+from training.events import read_events, record
 from training.metrics import read_metrics
-from training.recipe import ModelRecipe, PretrainRecipe
+from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
+from training.run_lock import run_lock
 from training.state import WEIGHT, Fragment
+from training.step_log import Clock
 from training.trainer import pretrain, seed_dropout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,6 +152,91 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_is_used(corpus: Path, 
     assert train(corpus, copy)["resumed_from"] == 12
     assert part.name in capfd.readouterr().err
     assert equal(undisturbed, copy)
+
+
+def remove_checkpoints(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")  # as storage that is not mounted looks
+
+
+def damage_checkpoints(run: Path) -> None:
+    for part in run.glob("checkpoints/*/part-*.safetensors"):
+        part.write_bytes(b"not a checkpoint")
+
+
+@pytest.mark.parametrize(("lose", "settings"), [(remove_checkpoints, {}), (damage_checkpoints, {}), (None, {"checkpoints": "elsewhere"})])
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_again(corpus: Path, copy: Path, lose, settings: dict) -> None:
+    if lose is not None:
+        lose(copy)
+    settings = {name: str(copy.parent / value) for name, value in settings.items()}
+    before = (copy / "metrics.jsonl").read_bytes()
+    message = (
+        r"no intact checkpoint is here, and .*events.jsonl tells of one of step 14; mount or put back what was there, or start over by"
+    )
+    with pytest.raises(InputError, match=message) as caught:
+        train(corpus, copy, **settings)
+    assert (copy / "metrics.jsonl").read_bytes() == before
+    assert str(caught.value).endswith(f"deleting {copy}" + "".join(f" and {one}" for one in settings.values()))
+
+
+def test_what_a_run_that_starts_over_may_delete_is_its_own(corpus: Path, copy: Path, tmp_path: Path) -> None:
+    """Checkpoints may lie in a folder that others share: the line names it, not the one above."""
+    shared = tmp_path / "shared/this-run"
+    shutil.copytree(copy / "checkpoints", shared)
+    with pytest.raises(InputError, match=rf"put it back, or start over by deleting {copy} and {shared}$"):
+        train(corpus, copy, checkpoints=str(shared), learning_rate=1e-3)
+
+
+def test_a_rewind_to_the_beginning_leaves_nothing_to_miss(corpus: Path, copy: Path) -> None:
+    remove_checkpoints(copy)
+    record(copy, "rewound", 14, to=0)
+    assert train(corpus, copy)["resumed_from"] is None
+
+
+def test_two_runs_do_not_share_a_folder(corpus: Path, copy: Path) -> None:
+    with run_lock(copy), pytest.raises(InputError, match=r"is being trained into already \(pid \d+ on .*\); wait for it"):
+        train(corpus, copy)
+    assert train(corpus, copy)["resumed_from"] == 14
+
+
+def test_precision_is_what_auto_has_become(corpus: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on on other hardware would compute otherwise without a word."""
+    monkeypatch.setattr(job, "resolve_precision", lambda _: ("bfloat16-master", ""))
+    with pytest.raises(InputError, match=r"\[pretrain\] precision = '\w+', and it is 'bfloat16-master' now"):
+        train(corpus, copy)
+
+
+def test_evaluations_and_the_model_folder_move_the_heartbeat(corpus: Path, tmp_path: Path) -> None:
+    recipe = PretrainRecipe(
+        **{**SETTINGS, "phases": [{"name": "one", "steps": 2, "weights": {"web": 1.0}}], "validation": {"synthetic": 6}}
+    )
+    where = {"tokens": corpus / "tokens", "tokenizer": corpus / "tokenizer", "out": tmp_path}
+    one = job.Job(recipe=recipe, model=ModelRecipe(preset="tiny"), seed=5, **where)
+    beats: list[int] = []
+    trainer.Run(one, job.make_plan(one), None, on_step=beats.append).train()
+    rounds, tensors = -(-6 // 4), len(weights(tmp_path))
+    assert beats[:2] == [1, 2]
+    assert set(beats[2:]) == {2}
+    assert len(beats) - 2 >= rounds + tensors
+
+
+def test_cpu_seconds_of_all_ranks_are_kept_by_one() -> None:
+    assert Clock({"cpu_seconds": 1e6}).cpu_seconds >= 1e6
+    assert Clock({"cpu_seconds": 1e6}, keeps_cpu=False).cpu_seconds < 1e6
+
+
+@pytest.mark.parametrize(
+    ("settings", "layout", "message"),
+    [
+        ({"deterministic": True, "micro_rows": 1, "threads": 0}, {}, r"needs the same threads in every rank.*set threads, each rank's"),
+        ({}, {"offload": "cpu"}, r"\[layout\] offload = 'cpu' is ZeRO's, which a run of one rank does without"),
+        ({"deterministic": True, "micro_rows": 1}, {"offload": "cpu"}, "which a run with .pretrain. deterministic = true does without"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(corpus: Path, tmp_path: Path, settings: dict, layout: dict, message: str) -> None:
+    recipe = PretrainRecipe(**{**SETTINGS, **settings})
+    paths = {"tokens": corpus / "tokens", "tokenizer": corpus / "tokenizer", "out": tmp_path}
+    with pytest.raises(InputError, match=message):
+        pretrain(recipe, ModelRecipe(preset="tiny"), layout=LayoutRecipe(**layout), **paths)
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,19 @@ import sys
 import time
 from contextlib import suppress
 
+LOOK_SECONDS = 1.0  # between two looks at what the command has started
 SILENCE_SECONDS = float(os.environ.get("PHIAL_LEASE_SECONDS", "30"))
 
 
 def main(command: list[str]) -> int:
     """Returns the command's exit code, 1 where it was ended."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    heard = time.monotonic()
+    heard, looked, groups = time.monotonic(), 0.0, {child.pid}
     try:
         while child.poll() is None:
+            if time.monotonic() - looked > LOOK_SECONDS:  # a torchrun that is killed leaves ranks that are no longer below it
+                looked = time.monotonic()
+                groups |= groups_below(child.pid)
             ready, _, _ = select.select([0], [], [], 0.2)
             if ready:
                 if not os.read(0, 4096):
@@ -31,12 +35,12 @@ def main(command: list[str]) -> int:
                 return 1
         return child.returncode
     finally:
-        end_group(child)
+        end_groups(child, groups)
 
 
-def end_group(child: "subprocess.Popen[bytes]") -> None:
-    """Kills the command and everything it has started, stopped processes too."""
-    for group in {child.pid, *groups_below(child.pid)}:
+def end_groups(child: "subprocess.Popen[bytes]", groups: set[int]) -> None:
+    """Kills the command and everything it has started, stopped processes too; `groups` were below it when it lived."""
+    for group in groups | groups_below(child.pid):
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
     child.wait()

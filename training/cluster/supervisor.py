@@ -4,14 +4,12 @@ Every attempt has a new rendezvous: restarting ranks inside a live one is not de
 ends, when ranks stand still, or when everything is done. What a user has to mend (a line with exit code 2) is not tried again.
 """
 
-import fcntl
 import json
 import os
 import random
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -30,6 +28,7 @@ from training.cluster.preflight import MARK, compare
 from training.cluster.watchdog import clear_heartbeats, describe_hang, read_heartbeats
 from training.events import record
 from training.job import Job, Plan
+from training.run_lock import run_lock
 
 POLL_SECONDS = 0.2
 LEASE_SECONDS = 2.0  # between two bytes to every machine
@@ -76,7 +75,7 @@ class Supervisor:
     def run(self) -> dict[str, Any]:
         """Until the run is done; returns its result."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.lock():
+        with run_lock(self.job.out, self.say):
             self.wait_for_ghosts()
             write_json(self.folder / "job.json", self.job.to_json())
             self.preflight()
@@ -109,22 +108,6 @@ class Supervisor:
     def last_step(self) -> int:
         """The newest complete checkpoint's step, 0 where there is none."""
         return max((step_of(path) for path in list_checkpoints(self.checkpoints, report=lambda line: None)), default=0)
-
-    def lock(self) -> ExitStack:
-        """Held while this supervisor lives. A second one on the same run is refused, a dead one's lock is free."""
-        stack = ExitStack()
-        handle = stack.enter_context((self.folder / "supervisor.lock").open("a+", encoding="utf-8"))
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            who = handle.read().strip() or "unknown"
-            stack.close()
-            raise InputError(f"{self.job.out}: a supervisor runs this already ({who})") from error
-        handle.truncate(0)
-        handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        handle.flush()
-        return stack
 
     def wait_for_ghosts(self) -> None:
         """Ranks of a supervisor that was killed end by themselves; a new attempt waits until the last of them has."""
@@ -221,9 +204,9 @@ class Supervisor:
                 end_all(running)
 
     def threads(self, node: Node) -> int:
-        from training.hardware import threads_per_rank
+        from training.hardware import threads_of
 
-        return threads_per_rank(self.job.recipe.threads, node.slots)
+        return threads_of(self.job.recipe, node.slots)
 
     def command(self, number: int, port: int, name: str, logs: Path) -> list[str]:
         """torchrun for one machine, inside the agent that ends it with us."""

@@ -20,6 +20,7 @@ from typing import Any
 from data_pipeline.storage import read_json, write_json
 
 BEAT_SECONDS = 1.0
+STACKS_SECONDS = 3.0  # after `hang_seconds`, until a rank has written its stacks and may be ended
 FOLDER = "heartbeats"
 COLLECTIVES = (
     "all_reduce",
@@ -146,7 +147,8 @@ def describe_hang(
     """
     silent = [rank for rank, beat in beats.items() if now - beat["time"] > hang_seconds]
     first = hang_seconds if start_seconds is None else max(hang_seconds, start_seconds)
-    patience = {rank: first if beat["step"] < 0 else hang_seconds for rank, beat in beats.items()}
+    first, later = first + STACKS_SECONDS, hang_seconds + STACKS_SECONDS
+    patience = {rank: first if beat["step"] < 0 else later for rank, beat in beats.items()}
     still = [rank for rank, beat in beats.items() if rank not in silent and now - beat["moved"] > patience[rank]]
     if not silent and len(still) < ranks:
         return None

@@ -60,7 +60,8 @@ def all_layouts(shape: Shape, gpus_per_node: int) -> Iterator[Shape]:
     contexts = [1, 2, 4, 8] if shape.context > 8192 else [1]
     ways = ["ulysses"] + (["halo"] if shape.config.window_keys and shape.config.window_keys < shape.context else [])
     tensors = [size for size in (1, 2, 4, 8, 16) if size <= gpus_per_node]
-    for stage, tensor, context, recompute in product((0, 1, 2, 3), tensors, contexts, ("none", "selective", "full")):
+    stages = (1, 2, 3) if shape.offload else (0, 1, 2, 3)
+    for stage, tensor, context, recompute in product(stages, tensors, contexts, ("none", "selective", "full")):
         for way, micro in product(ways if context > 1 else ways[:1], (1, 2, 4, 8, 16)):
             laid = replace(
                 shape, zero_stage=stage, tensor=tensor, context_ranks=context, context_way=way, micro_rows=micro, recompute=recompute

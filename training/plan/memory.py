@@ -74,7 +74,7 @@ def memory_of(shape: Shape, loss_tokens: int = LOSS_TOKENS) -> Memory:
         reused=reused,
         logits=logits,
         buffers=buffers,
-        host=masters + moments if shape.offload else 0,
+        host=masters + moments if shape.offload and divided else 0,
     )
 
 

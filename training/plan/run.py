@@ -10,12 +10,12 @@ from training.plan.memory import memory_of
 from training.plan.shape import Shape
 from training.plan.speed import speed_of
 from training.plan.traffic import traffic_of
-from training.recipe import LayoutRecipe, PretrainRecipe
+from training.recipe import LayoutRecipe, PretrainRecipe, rows_at_a_time
 
 
 def shape_of(config: DecoderConfig, recipe: PretrainRecipe, layout: LayoutRecipe, ranks: int, precision: str) -> Shape:
     """A decoder in training as the recipe lays it over so many ranks; `precision` is what "auto" has become."""
-    per_rank = max(1, recipe.rows_per_step // layout.data_ranks(ranks))
+    per_rank = max(1, recipe.rows_per_step // layout.data_ranks(ranks))  # a plan of rows that cannot be dealt is refused by its reader
     return Shape(
         config=config,
         context=recipe.context,
@@ -26,7 +26,7 @@ def shape_of(config: DecoderConfig, recipe: PretrainRecipe, layout: LayoutRecipe
         context_ranks=layout.context,
         context_way=layout.context_way,
         sequence=layout.sequence,
-        micro_rows=min(recipe.micro_rows or per_rank, per_rank),
+        micro_rows=rows_at_a_time(per_rank, recipe.micro_rows),
         recompute=recipe.recompute,
         precision=precision,
         offload=layout.offload == "cpu",

@@ -1,5 +1,6 @@
 """When a run is started again, when it is given up, and what is told of how it ended."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,12 +10,14 @@ import pytest
 
 from data_pipeline.errors import InputError
 from phial import run
+from training.cluster.agent import LOOK_SECONDS
 from training.cluster.nodes import NamespaceNode, Node, SshNode, python
 from training.cluster.preflight import compare, look
 from training.cluster.rehearsal import SCENARIOS, Stage, rehearse, two_nodes
 from training.cluster.slurm import batch_script
 from training.cluster.supervisor import Settings, Stopped, Supervisor, describe_end, end_all
 from training.job import make_plan
+from training.run_lock import run_lock
 
 HERE = [Node("here-a", "127.0.0.1", 1, "lo"), Node("here-b", "127.0.0.1", 1, "lo")]
 
@@ -40,11 +43,9 @@ def test_a_run_that_gets_nowhere_is_given_up(stage: Stage) -> None:
 
 
 def test_a_second_supervisor_is_refused(stage: Stage) -> None:
-    one, other = supervisor(stage, "locked"), supervisor(stage, "locked")
-    one.folder.mkdir(parents=True)
-    with one.lock(), pytest.raises(InputError, match=r"a supervisor runs this already \(pid \d+ on "):
-        other.lock()
-    other.lock().close()
+    boss = supervisor(stage, "locked")
+    with run_lock(boss.job.out), pytest.raises(InputError, match=r"is being trained into already \(pid \d+ on "):
+        boss.run()
 
 
 def test_what_torchrun_says_of_the_first_rank_that_failed() -> None:
@@ -79,6 +80,39 @@ def test_no_process_outlives_the_one_who_listens(tmp_path: Path) -> None:
     assert not alive
 
 
+def test_ranks_of_a_killed_torchrun_are_ended(tmp_path: Path) -> None:
+    """A launcher that is killed cannot end what it has started, and what it has started is no longer below it."""
+    child = "[sys.executable, '-c', 'import time; time.sleep(99)']"
+    code = f"import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(99)"
+    with open(tmp_path / "log", "wb") as log:
+        process = HERE[0].start(python("training.cluster.agent", sys.executable, "-c", code), {}, log)
+    limit = time.monotonic() + 30
+    while len(below := psutil.Process(process.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    time.sleep(2 * LOOK_SECONDS)
+    launcher, rank = below
+    rank.suspend()
+    launcher.kill()
+    _, alive = psutil.wait_procs([rank], timeout=10)
+    end_all([process])
+    assert not alive
+
+
+def test_a_rank_ends_with_its_torchrun(tmp_path: Path) -> None:
+    rank = "import time; from training.worker import end_with_torchrun; end_with_torchrun(); print('up', flush=True); time.sleep(99)"
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {rank!r}], start_new_session=True); time.sleep(99)"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    below = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not alive
+
+
 def test_preflight_names_what_is_wrong(stage: Stage, tmp_path: Path) -> None:
     boss = supervisor(stage, "looked-at", verify=True)
     request = boss.preflight_request() | {"addresses": ["127.0.0.1"]}
@@ -108,8 +142,6 @@ def test_the_verb_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_a_batch_script_is_a_script(tmp_path: Path) -> None:
-    import subprocess
-
     text = batch_script("tiny", ["pretrain.seed=1 2"], tmp_path / "a b", 4, 8, 600)
     assert "--nodes=4" in text
     assert "--nproc-per-node=8" in text

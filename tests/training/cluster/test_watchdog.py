@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from data_pipeline.errors import InputError
 from training.cluster.watchdog import Watchdog, clear_heartbeats, describe_hang, read_heartbeats
+from training.world import World
 
 
 def beat(step: int, said: float, moved: float, **more) -> dict:
@@ -27,6 +29,8 @@ def test_ranks_that_move_or_are_only_slow_do_not_hang() -> None:
     assert describe_hang({0: beat(3, 100.0, 50.0), 1: beat(4, 100.0, 99.0)}, 2, 101.0, 15.0) is None, "one of them moves"
     assert describe_hang({0: beat(-1, 100.0, 50.0)}, 2, 101.0, 15.0) is None, "the other has not begun"
     assert describe_hang({0: beat(-1, 100.0, 50.0), 1: beat(-1, 100.0, 50.0)}, 2, 101.0, 15.0, 60.0) is None, "they still begin"
+    shows = {0: beat(3, 100.0, 84.0), 1: beat(3, 100.0, 84.0)}
+    assert describe_hang(shows, 2, 101.0, 15.0) is None, "17 s: both write their stacks, and are not ended before those are there"
     told = describe_hang({0: beat(3, 100.0, 50.0), 1: beat(3, 100.0, 50.0)}, 2, 101.0, 15.0)
     assert told is not None
     assert "in no collective" in told
@@ -61,6 +65,37 @@ def test_stacks_are_shown_once_for_every_stand_still(tmp_path: Path) -> None:
     assert dog.shown
     dog.progress(1)
     assert not dog.shown
+
+
+def attended() -> tuple[list[float], str, str]:
+    """What ranks see while the first one works alone: beats while it comes further, its result, its failure."""
+    world = World(dist.get_rank(), dist.get_world_size())
+    beats: list[float] = []
+    began = time.monotonic()
+
+    def work(advance) -> str:
+        for _ in range(3):
+            time.sleep(1.2)
+            advance()
+        time.sleep(3.0)  # stands still, and nobody says otherwise
+        return "made"
+
+    def fail(advance) -> str:
+        raise InputError("no room")
+
+    made = world.attend(work, lambda: beats.append(time.monotonic() - began))
+    try:
+        world.attend(fail, lambda: None)
+    except InputError as error:
+        return beats, made, str(error)
+    raise AssertionError("nothing was raised")
+
+
+def test_ranks_attend_the_first_ones_long_work(ranks) -> None:
+    for beats, made, error in ranks(2, attended):
+        assert 2 <= len(beats) <= 3
+        assert beats[-1] < 5.5, "no beat while the work stands still"
+        assert (made, error) == ("made", "no room")
 
 
 def inside_collectives() -> list[str]:

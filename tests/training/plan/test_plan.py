@@ -20,12 +20,15 @@ from modeling.recompute import RECOMPUTE
 from phial import run
 from tests.compiler_warnings import COMPILER_WARNINGS
 from tests.training import engine_ranks
+from training.batches import BatchPlan
 from training.plan.commands import read_mfu
 from training.plan.devices import find_device
-from training.plan.layouts import Candidate, Refused, best_layouts, judge
+from training.plan.layouts import Candidate, Refused, all_layouts, best_layouts, judge
 from training.plan.memory import kept_token_bytes, layer_token_bytes, memory_of
+from training.plan.run import shape_of
 from training.plan.shape import Shape, local_parameters, uneven_heads
 from training.plan.traffic import context_layer_numbers, data_traffic, tensor_layer_numbers
+from training.recipe import LayoutRecipe, PretrainRecipe
 
 GIB = 2**30
 MODELS = {"mini": "phi3-mini-4k", "small": "phi3-small-8k", "medium": "phi3-medium-4k"}
@@ -320,3 +323,20 @@ def test_every_recipe_can_be_planned(capsys: pytest.CaptureFixture[str], recipe:
     assert "refused" not in found["asked"], found["asked"]
     if recipe in ("phi3-mini", "phi3-small", "phi3-medium"):
         assert found["run"]["tokens"] == pytest.approx(TOKENS[recipe.removeprefix("phi3-")], rel=1e-5)
+
+
+def test_offload_is_counted_only_where_it_happens() -> None:
+    """One rank and stage 0 have no ZeRO: everything stays on the device."""
+    for settings in ({"ranks": 1, "zero_stage": 1}, {"ranks": 8, "zero_stage": 0}):
+        assert memory_of(shape("mini", **{**settings, "offload": True})) == memory_of(shape("mini", **settings))
+    divided = memory_of(shape("mini", ranks=8, zero_stage=1, offload=True))
+    assert divided.host == divided.optimizer > 0
+    assert {one.zero_stage for one in all_layouts(shape("mini", offload=True), 8)} == {1, 2, 3}
+    assert {one.zero_stage for one in all_layouts(shape("mini"), 8)} == {0, 1, 2, 3}
+
+
+def test_a_plan_takes_as_many_rows_at_a_time_as_the_run() -> None:
+    """12 rows of a rank and micro_rows = 5: five do not divide them, four do."""
+    recipe = PretrainRecipe(rows_per_step=24, micro_rows=5)  # type: ignore[call-arg]
+    planned = shape_of(preset("tiny"), recipe, LayoutRecipe(), 2, "float32")
+    assert planned.micro_rows == BatchPlan.deal(24, 5, 2).micro == 4
