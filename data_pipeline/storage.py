@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ import fsspec
 
 from data_pipeline.errors import InputError, missing_extra
 
+HASH_CHUNK = 2**22  # bytes between two words of progress
 # Packages that fsspec wants for a protocol and that are extras here.
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 
@@ -204,10 +205,16 @@ def replace_folder(new: Path, target: Path) -> None:
     shutil.rmtree(retired, ignore_errors=True)  # what cannot be removed now is the next writer's to remove
 
 
-def sha256_of(path: str | Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
+def sha256_of(path: str | Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The file's SHA-256 in hexadecimal; `on_bytes` hears how many more have been read, a few megabytes at a time."""
     with open_read(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        if on_bytes is None:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        digest = hashlib.sha256()
+        while chunk := stream.read(HASH_CHUNK):
+            digest.update(chunk)
+            on_bytes(len(chunk))
+        return digest.hexdigest()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -133,8 +133,8 @@ class TokenShards:
         self._map = lru_cache(maxsize=OPEN_SHARDS)(self._map_tokens)  # a map holds a file handle, and a crawl has more shards than handles
 
     @classmethod
-    def open(cls, folder: str | Path, verify: bool = False) -> "TokenShards":
-        """Opens a folder written by `tokenize`.
+    def open(cls, folder: str | Path, verify: bool = False, on_hashed: Callable[[int], None] | None = None) -> "TokenShards":
+        """Opens a folder written by `tokenize`; `on_hashed` hears of every few megabytes that `verify` has read.
 
         Sizes of all files are always checked; the SHA-256 of every file and all ends with `verify`, else a shard's ends when they are
         first read.
@@ -146,8 +146,8 @@ class TokenShards:
             check_size(root / shard["tokens_file"], dtype, shard["tokens"])
             check_size(root / shard["ends_file"], END_DTYPE, shard["documents"])
             if verify:
-                check_hash(root / shard["tokens_file"], shard["tokens_sha256"])
-                check_hash(root / shard["ends_file"], shard["ends_sha256"])
+                check_hash(root / shard["tokens_file"], shard["tokens_sha256"], on_hashed)
+                check_hash(root / shard["ends_file"], shard["ends_sha256"], on_hashed)
         found = cls(root, manifest)
         if verify:
             for number in range(found.num_shards):
@@ -157,6 +157,11 @@ class TokenShards:
     @property
     def num_shards(self) -> int:
         return len(self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all the files that a manifest has a SHA-256 of."""
+        return sum(shard["tokens"] * self._dtype.itemsize + shard["documents"] * END_DTYPE.itemsize for shard in self.shards)
 
     @cached_property
     def end_of_text_id(self) -> int:
@@ -234,7 +239,7 @@ def check_size(path: Path, dtype: np.dtype[Any], count: int) -> None:
         raise InputError(f"{path}: {count} values of {dtype.name} ({count * dtype.itemsize} bytes) are needed, got {size} bytes")
 
 
-def check_hash(path: Path, expected: str) -> None:
-    found = sha256_of(path)
+def check_hash(path: Path, expected: str, on_bytes: Callable[[int], None] | None = None) -> None:
+    found = sha256_of(path, on_bytes)
     if found != expected:
         raise InputError(f"{path}: SHA-256 {found} is not the manifest's {expected}; the file was changed, write it again")

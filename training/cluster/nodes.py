@@ -25,12 +25,15 @@ class Node:
 
     def start(self, argv: list[str], environment: dict[str, str], output: IO[bytes]) -> "subprocess.Popen[bytes]":
         """Runs it. Its standard input is a pipe: that it closes is how the other side learns that we are gone."""
+        line = self.line(argv, environment)
+        return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+
+    def line(self, argv: list[str], environment: dict[str, str]) -> list[str]:
+        """The command line with all that a module of this checkout needs, and the interface."""
         settings = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment}
         if self.interface:
             settings["GLOO_SOCKET_IFNAME"] = self.interface
-        return subprocess.Popen(
-            self.wrap(argv, settings), stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
-        )
+        return self.wrap(argv, settings)
 
 
 @dataclass(frozen=True)

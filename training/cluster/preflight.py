@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from typing import Any
 from data_pipeline.errors import InputError
 from data_pipeline.storage import read_json
 from data_pipeline.tokens.shards import TokenShards
+from training.cluster.verify import verify_shards
 
 PACKAGES = ("torch", "deepspeed", "transformers", "numpy")
 BANDWIDTH_BYTES = 32 * 2**20
 CLOCK_SECONDS = 5.0
+REACH_SECONDS = 60.0  # until the next machine must have begun too
 MARK = "PREFLIGHT "
 
 
-def look(request: dict[str, Any], node: int) -> dict[str, Any]:
-    """This machine's facts, and in `faults` one line for each thing that a run would fail on."""
+def look(request: dict[str, Any], node: int, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """This machine's facts, and in `faults` one line for each thing that a run would fail on; `say` hears how far long work is."""
     faults: list[str] = []
     facts: dict[str, Any] = {"node": node, "host": socket.gethostname(), "python": platform.python_version(), "time": time.time()}
     facts["packages"] = {name: version_of(name) for name in PACKAGES}
@@ -31,20 +34,45 @@ def look(request: dict[str, Any], node: int) -> dict[str, Any]:
     token = out / request["token"]
     if not token.exists():
         faults.append(f"{out}: not the folder that the launching machine sees; the run's folder must be on shared storage")
-    for source in request["sources"]:
-        try:
-            TokenShards.open(Path(request["tokens"]) / source, verify=request["verify"])
-        except (InputError, OSError) as error:
-            faults.append(" ".join(str(error).split()))
-    facts["free_bytes"] = shutil.disk_usage(out if out.exists() else out.parent).free
-    if request["local_checkpoints"] and facts["free_bytes"] < request["needed_bytes"]:
-        faults.append(f"{out}: {facts['free_bytes'] / 1e9:.1f} GB free, checkpoints take {request['needed_bytes'] / 1e9:.1f} GB")
-    facts["gpus"], gpu_faults = look_at_gpus(request["slots"][node])
-    faults += gpu_faults
-    if len(request["addresses"]) > 1:
+    if len(request["addresses"]) > 1:  # first, while the machines are level: what comes after takes some longer than others
         facts["bandwidth_bytes_per_s"], fault = measure_bandwidth(request["addresses"], request["port"], node)
         faults += [fault] if fault else []
+    facts["free_bytes"] = shutil.disk_usage(standing(out)).free
+    faults += look_at_disks(request["needed_bytes"])
+    facts["gpus"], gpu_faults = look_at_gpus(request["slots"][node])
+    faults += gpu_faults
+    tokens, sources = Path(request["tokens"]), request["sources"]
+    faults += verify_shards(tokens, sources, say) if request["verify"] else open_shards(tokens, sources)
     return facts | {"faults": faults}
+
+
+def open_shards(tokens: Path, sources: Iterable[str]) -> list[str]:
+    """One line for each source whose shards are not there or not whole by their sizes."""
+    faults = []
+    for source in sources:
+        try:
+            TokenShards.open(tokens / source)
+        except (InputError, OSError) as error:
+            faults.append(" ".join(str(error).split()))
+    return faults
+
+
+def standing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+
+
+def look_at_disks(needed: dict[str, int]) -> list[str]:
+    """One line for each disk without the bytes that its folders need together."""
+    disks: dict[int, list[str]] = {}
+    for folder in needed:
+        disks.setdefault(standing(Path(folder)).stat().st_dev, []).append(folder)
+    faults = []
+    for folders in disks.values():
+        free, asked = shutil.disk_usage(standing(Path(folders[0]))).free, sum(needed[folder] for folder in folders)
+        if free < asked:
+            faults.append(f"{' and '.join(folders)}: {free / 1e9:.1f} GB free, what is still to be written takes {asked / 1e9:.1f} GB")
+    return faults
 
 
 def version_of(package: str) -> str | None:
@@ -84,7 +112,7 @@ def look_at_gpus(slots: int) -> tuple[list[str], list[str]]:
 def measure_bandwidth(addresses: list[str], port: int, node: int) -> tuple[float | None, str | None]:
     """Bytes per second from this machine to the next one of the ring, and the fault where it cannot be reached."""
     server = socket.create_server(("", port + node), backlog=4)
-    server.settimeout(30)
+    server.settimeout(REACH_SECONDS + 30)
 
     def swallow() -> None:
         try:
@@ -101,7 +129,7 @@ def measure_bandwidth(addresses: list[str], port: int, node: int) -> tuple[float
     thread = threading.Thread(target=swallow, daemon=True)
     thread.start()
     other = (node + 1) % len(addresses)
-    limit = time.monotonic() + 25
+    limit = time.monotonic() + REACH_SECONDS
     while True:
         try:
             with socket.create_connection((addresses[other], port + other), timeout=5) as link:
@@ -140,4 +168,4 @@ def compare(reports: list[dict[str, Any]], asked_at: float, answered_at: float) 
 
 
 if __name__ == "__main__":
-    sys.stdout.write(MARK + json.dumps(look(read_json(sys.argv[1]), int(sys.argv[2]))) + "\n")
+    sys.stdout.write(MARK + json.dumps(look(read_json(sys.argv[1]), int(sys.argv[2]), lambda line: print(line, flush=True))) + "\n")  # noqa: T201

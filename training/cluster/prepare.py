@@ -1,5 +1,5 @@
-"""For batch systems: `python -m training.cluster.prepare RECIPE --ranks N [--set ...] [--out DIR]` checks a run and prints where its job
-file is, which every rank reads."""
+"""For batch systems: `python -m training.cluster.prepare RECIPE --ranks N [--set ...] [--out DIR] [--edit-mixture]` checks a run and prints
+where its job file is, which every rank reads."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from data_pipeline.storage import write_json
 from training.recipe import LayoutRecipe, ModelRecipe, PretrainRecipe
 
 
-def prepare(recipe: str, overrides: list[str], out: Path | None, ranks: int) -> Path:
+def prepare(recipe: str, overrides: list[str], out: Path | None, ranks: int, edit_mixture: bool = False) -> Path:
     """The job file of a run that could begin or go on."""
     from training.job import Job, make_plan
     from training.resume import find_start, open_store
@@ -27,6 +27,7 @@ def prepare(recipe: str, overrides: list[str], out: Path | None, ranks: int) -> 
         tokens=run.tokens.resolve(),
         tokenizer=run.tokenizer.resolve(),
         out=run.pretrain.resolve(),
+        edit_mixture=edit_mixture,
     )
     plan = make_plan(job, ranks)
     find_start(job, plan, open_store(job, plan))
@@ -42,10 +43,11 @@ if __name__ == "__main__":
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--edit-mixture", action="store_true")
     parser.add_argument("--ranks", type=int, required=True)
     given = parser.parse_args()
     try:
-        sys.stdout.write(f"{prepare(given.recipe, given.overrides, given.out, given.ranks)}\n")
+        sys.stdout.write(f"{prepare(given.recipe, given.overrides, given.out, given.ranks, given.edit_mixture)}\n")
     except Exception as error:
         if getattr(error, "exit_code", None) != 2:
             raise

@@ -25,6 +25,7 @@ from modeling.counts import count_parameters
 from training.checkpoint import step_of
 from training.cluster.nodes import Node, python
 from training.cluster.preflight import MARK, compare
+from training.cluster.verify import COMPARED, sources_of
 from training.cluster.watchdog import clear_heartbeats, describe_hang, read_heartbeats
 from training.events import record
 from training.job import Job, Plan
@@ -32,8 +33,9 @@ from training.run_lock import run_lock
 
 POLL_SECONDS = 0.2
 LEASE_SECONDS = 2.0  # between two bytes to every machine
-PREFLIGHT_SECONDS = 300
+PREFLIGHT_SECONDS = 300  # without a word
 STATE_BYTES = 12  # of a parameter in a checkpoint: weight and two moments in float32
+WEIGHT_BYTES = 4  # of a parameter in the model folder
 BUDGET_EXIT = 2
 
 
@@ -134,11 +136,7 @@ class Supervisor:
             for number, (node, log) in enumerate(zip(self.nodes, logs, strict=True)):
                 command = python("training.cluster.preflight", str(self.folder / "preflight.json"), str(number))
                 running.append(node.start(command, {}, stack.enter_context(open(log, "wb"))))
-            for process in running:
-                try:
-                    process.wait(max(1.0, asked + PREFLIGHT_SECONDS - time.time()))
-                except subprocess.TimeoutExpired:
-                    process.kill()
+            self.wait_for_preflight(running, logs)
             end_all(running)
         (self.job.out / request["token"]).unlink(missing_ok=True)
         reports, faults = [], []
@@ -158,17 +156,39 @@ class Supervisor:
                 self.say(f"preflight: {fault}")
             raise Stopped(f"preflight: {faults[-1]}" + (f" (and {len(faults) - 1} faults above)" if len(faults) > 1 else ""))
 
+    def wait_for_preflight(self, running: "list[subprocess.Popen[bytes]]", logs: list[Path]) -> None:
+        """Until every machine has answered or says nothing for PREFLIGHT_SECONDS: comparing hashes takes as long as there are bytes, and
+        whoever does it says how far it is."""
+        sizes = [0] * len(logs)
+        heard = [time.monotonic()] * len(logs)
+        while any(process.poll() is None for process in running):
+            for number, log in enumerate(logs):
+                if (size := log.stat().st_size) > sizes[number]:
+                    sizes[number], heard[number] = size, time.monotonic()
+                    last = log.read_text(encoding="utf-8", errors="replace").rstrip("\n").rpartition("\n")[2]
+                    if last.endswith(COMPARED):
+                        self.say(f"preflight: {self.nodes[number].name}: {last}")
+                elif running[number].poll() is None and time.monotonic() - heard[number] > PREFLIGHT_SECONDS:
+                    running[number].kill()
+            time.sleep(POLL_SECONDS)
+
     def preflight_request(self) -> dict[str, Any]:
         recipe = self.job.recipe
-        sources = {source for phase in recipe.phases for source, weight in phase.weights.items() if weight > 0} | set(recipe.validation)
+        parameters = count_parameters(self.plan.config)
+        needed = {str(self.job.out.resolve()): parameters * WEIGHT_BYTES}
+        if is_local(self.checkpoints):
+            there = len(list_checkpoints(self.checkpoints, report=lambda line: None))
+            folder = str(Path(self.checkpoints).resolve())
+            needed[folder] = needed.get(folder, 0) + parameters * STATE_BYTES * max(1, recipe.keep_last + 1 - there)
+        else:
+            self.say(f"preflight: checkpoints go to {self.checkpoints}, whose room nobody here can tell")
         return {
             "out": str(self.job.out.resolve()),
             "token": f".preflight-{secrets.token_hex(4)}",
             "tokens": str(self.job.tokens.resolve()),
-            "sources": sorted(sources),
+            "sources": sources_of(recipe),
             "verify": self.settings.verify,
-            "local_checkpoints": is_local(self.checkpoints),
-            "needed_bytes": count_parameters(self.plan.config) * STATE_BYTES * (recipe.keep_last + 1),
+            "needed_bytes": needed,
             "slots": [node.slots for node in self.nodes],
             "addresses": [node.address for node in self.nodes],
             "port": random.randint(20_000, 50_000),
@@ -197,16 +217,17 @@ class Supervisor:
             try:
                 for number, node in enumerate(self.nodes):
                     output = stack.enter_context(open(logs / f"node-{number}.log", "wb"))
-                    environment = {"PHIAL_HANG_SECONDS": str(self.settings.hang_seconds), "OMP_NUM_THREADS": str(self.threads(node))}
-                    running.append(node.start(self.command(number, port, name, logs), environment, output))
+                    running.append(node.start(self.command(number, port, name, logs), self.environment(node), output))
                 return self.watch(running, logs, error)
             finally:
                 end_all(running)
 
-    def threads(self, node: Node) -> int:
+    def environment(self, node: Node) -> dict[str, str]:
+        """What a machine's ranks are told beside the job file."""
         from training.hardware import threads_of
 
-        return threads_of(self.job.recipe, node.slots)
+        threads = threads_of(self.job.recipe, node.slots)
+        return {"PHIAL_HANG_SECONDS": str(self.settings.hang_seconds), "OMP_NUM_THREADS": str(threads)}
 
     def command(self, number: int, port: int, name: str, logs: Path) -> list[str]:
         """torchrun for one machine, inside the agent that ends it with us."""

@@ -21,6 +21,7 @@ from data_pipeline.storage import read_json, write_json
 
 BEAT_SECONDS = 1.0
 STACKS_SECONDS = 3.0  # after `hang_seconds`, until a rank has written its stacks and may be ended
+START_SECONDS = 600.0  # until the first step
 FOLDER = "heartbeats"
 COLLECTIVES = (
     "all_reduce",
@@ -72,6 +73,13 @@ class Watchdog:
             self.write()
             if self.hang_seconds and not self.shown and time.time() - self.moved > self.hang_seconds:
                 self.show_stacks()
+            if self.shown and os.environ.get("PHIAL_HANG_EXIT") and time.time() - self.moved > self.patience:
+                os._exit(1)  # nobody watches who would end us: a batch system sees an exit code alone
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a step after which a rank that nobody watches ends itself; before its first step it reads and compiles."""
+        return max(self.hang_seconds, START_SECONDS) if self.step < 0 else self.hang_seconds
 
     def write(self) -> None:
         inside = self.collective
@@ -89,8 +97,6 @@ class Watchdog:
         )
         self.stream.flush()
         faulthandler.dump_traceback(file=self.stream, all_threads=True)
-        if os.environ.get("PHIAL_HANG_EXIT"):  # nobody watches who would end us: a batch system sees an exit code alone
-            os._exit(1)
 
     def watch_collectives(self) -> None:
         """From now on torch's collectives say when they begin and end. They are called by name from everywhere, DeepSpeed included."""

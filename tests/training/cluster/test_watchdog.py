@@ -5,10 +5,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 
 from data_pipeline.errors import InputError
+from training.cluster import watchdog
 from training.cluster.watchdog import Watchdog, clear_heartbeats, describe_hang, read_heartbeats
 from training.world import World
 
@@ -96,6 +98,33 @@ def test_ranks_attend_the_first_ones_long_work(ranks) -> None:
         assert 2 <= len(beats) <= 3
         assert beats[-1] < 5.5, "no beat while the work stands still"
         assert (made, error) == ("made", "no room")
+
+
+def test_an_unwatched_rank_may_take_longer_for_its_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows its stacks after the hang time, and ends itself only where a start cannot be what it is busy with."""
+    ended: list[int] = []
+    monkeypatch.setattr(watchdog.os, "_exit", ended.append)
+    monkeypatch.setattr(watchdog, "BEAT_SECONDS", 0.01)
+    monkeypatch.setenv("PHIAL_HANG_EXIT", "1")
+
+    def stand_still(step: int, seconds: float) -> tuple[str, list[int]]:
+        ended.clear()
+        with open(tmp_path / "log", "w+") as log:
+            dog = Watchdog(tmp_path, 0, hang_seconds=5.0, stream=log)
+            dog.step, dog.moved = step, time.time() - seconds
+            dog.start()
+            limit = time.monotonic() + 10
+            while not dog.shown and time.monotonic() < limit:
+                time.sleep(0.01)
+            dog.end()
+            log.seek(0)
+            return log.read(), ended
+
+    text, exits = stand_still(-1, 300.0)
+    assert "no step for 300 s" in text
+    assert exits == []
+    assert stand_still(-1, 601.0)[1]
+    assert stand_still(3, 300.0)[1]
 
 
 def inside_collectives() -> list[str]:
