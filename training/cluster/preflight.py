@@ -141,6 +141,11 @@ def measure_bandwidth(addresses: list[str], port: int, node: int) -> tuple[float
             thread.join(30)
             return rate, None
         except OSError as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                return (
+                    None,
+                    f"{addresses[other]}: no such name here; machines reach each other by the names of the hosts file, not by ssh's aliases",
+                )
             if time.monotonic() > limit:
                 return None, f"node {other} ({addresses[other]}) cannot be reached: {error.strerror or error}"
             time.sleep(0.3)

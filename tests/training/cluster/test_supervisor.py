@@ -1,6 +1,7 @@
 """When a run is started again, when it is given up, and what is told of how it ended."""
 
 import io
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from data_pipeline.errors import InputError
 from modeling.checkpoint import finish_checkpoint
 from modeling.checkpoint_parts import PartWriter
 from phial import run
-from training.cluster import rehearsal
+from training.cluster import preflight, rehearsal
 from training.cluster import supervisor as supervising
 from training.cluster.agent import LOOK_SECONDS
 from training.cluster.nodes import NamespaceNode, Node, SshNode, python
@@ -171,6 +172,15 @@ def test_machines_that_compare_hashes_are_waited_for(stage: Stage, monkeypatch: 
     assert [process.wait() for process in running] == [0, -9]
     end_all(running)
     assert f"here-a: 4 {COMPARED}" in boss.stream.getvalue()
+
+
+def test_a_name_that_only_ssh_knows_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments, **named):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(preflight.socket, "create_connection", unknown)
+    _, fault = preflight.measure_bandwidth(["127.0.0.1", "alias"], 43_410, 0)
+    assert fault == "alias: no such name here; machines reach each other by the names of the hosts file, not by ssh's aliases"
 
 
 def test_the_verb_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
