@@ -142,10 +142,8 @@ def measure_bandwidth(addresses: list[str], port: int, node: int) -> tuple[float
             return rate, None
         except OSError as error:
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-                return (
-                    None,
-                    f"{addresses[other]}: no such name here; machines reach each other by the names of the hosts file, not by ssh's aliases",
-                )
+                told = "no such name here; machines reach each other by the names of the hosts file, not by ssh's aliases"
+                return None, f"{addresses[other]}: {told}"
             if time.monotonic() > limit:
                 return None, f"node {other} ({addresses[other]}) cannot be reached: {error.strerror or error}"
             time.sleep(0.3)
