@@ -153,7 +153,9 @@ def measure_bandwidth(addresses: list[str], port: int, node: int) -> tuple[float
 
 
 def compare(reports: list[dict[str, Any]], asked_at: float, answered_at: float) -> list[str]:
-    """What is wrong between the machines: versions that differ, clocks apart."""
+    """What is wrong between the machines: versions that differ, clocks apart. A machine tells its time when it begins, which is soon after
+    it was asked however late it answers."""
+    answered_at = min(answered_at, asked_at + REACH_SECONDS)
     faults = []
     first = reports[0]
     for one in reports[1:]:

@@ -139,6 +139,9 @@ def test_preflight_names_what_is_wrong(stage: Stage, tmp_path: Path) -> None:
     version, clock = compare([good, bad], 99.0, 101.0)
     assert version == "b: torch 2.11, and 2.13 on a"
     assert clock == "b: its clock is +3900 s off; set it by NTP"
+    assert compare([good, good | {"host": "c", "time": 400.0}], 99.0, 900.0) == ["c: its clock is +271 s off; set it by NTP"], (
+        "fourteen minutes of hashing forgive no clock"
+    )
 
 
 def test_room_is_asked_for_what_is_still_to_be_written(stage: Stage, tmp_path: Path) -> None:
