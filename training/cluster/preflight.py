@@ -142,6 +142,7 @@ def measure_bandwidth(addresses: list[str], port: int, node: int) -> tuple[float
             return rate, None
         except OSError as error:
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                server.close()
                 told = "no such name here; machines reach each other by the names of the hosts file, not by ssh's aliases"
                 return None, f"{addresses[other]}: {told}"
             if time.monotonic() > limit:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -268,18 +268,27 @@ def corrupt_shard(stage: Stage) -> Result:
 
 
 def fill_disk(stage: Stage) -> Result:
-    """The store of the checkpoints is full: a line that names it, and what was complete stays."""
+    """Somebody else fills the disk of the checkpoints while the run trains: a line that names it, and what was complete stays."""
     small = stage.folder / "small-disk"
     small.mkdir(exist_ok=True)
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "phial", str(small)], check=True, capture_output=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "phial", str(small)], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        return Result("fill-the-disk", True, "not rehearsed: no small disk can be mounted here", 0.0)
+        return Result("fill-the-disk", None, "no small disk can be mounted here", 0.0)
     try:
         job = stage.job("fill-the-disk", checkpoints=str(small / "checkpoints"), keep_last=5)
+        job.out.mkdir(parents=True, exist_ok=True)
+        when_at(job.out, 12, lambda beats: fill(small))
         return stopped(stage, "fill-the-disk", job, "No space left on device; what was complete before is kept")
     finally:
         subprocess.run(["umount", "-l", str(small)], check=False, capture_output=True)
+
+
+def fill(folder: Path) -> None:
+    """Writes until the disk takes no byte more."""
+    with suppress(OSError), open(folder / "somebody-elses", "wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
 
 
 def kill_supervisor(stage: Stage) -> Result:
