@@ -9,6 +9,17 @@ from training.cluster.nodes import ROOT
 BUDGET = 20  # requeues
 
 
+def prepare_arguments(recipe: str, overrides: list[str], out: Path | None, edit_mixture: bool) -> list[str]:
+    """What `training.cluster.prepare` is called with, paths absolute."""
+    options = [word for override in overrides for word in ("--set", override)]
+    if out is not None:
+        options += ["--out", str(out.resolve())]
+    if edit_mixture:
+        options.append("--edit-mixture")
+    named = str(Path(recipe).resolve()) if Path(recipe).exists() else recipe  # else it is the name of one in recipes/
+    return [named, *options]
+
+
 def batch_script(
     recipe: str,
     overrides: list[str],
@@ -31,14 +42,7 @@ def batch_script(
     A line that a user has to act on (exit code 2 and error.json) is not tried again, nor is a run that was requeued `restarts` times. The
     hold that Slurm puts on a requeued job (two minutes by default) is Slurm's.
     """
-    options = [word for override in overrides for word in ("--set", override)]
-    if out is not None:
-        options += ["--out", str(out.resolve())]
-    if edit_mixture:
-        options.append("--edit-mixture")
-    if Path(recipe).exists():  # else it is the name of one in recipes/
-        recipe = str(Path(recipe).resolve())
-    arguments = shlex.join([recipe, *options])
+    arguments = shlex.join(prepare_arguments(recipe, overrides, out, edit_mixture))
     python = shlex.quote(sys.executable)
     shared_out = f"${{OMP_NUM_THREADS:-$(( $(nproc) > {per_node} ? $(nproc) / {per_node} : 1 ))}}"
     share = str(threads) if threads else shared_out

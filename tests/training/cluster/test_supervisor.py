@@ -70,8 +70,8 @@ def test_nodes_wrap_commands() -> None:
     assert line[-1].endswith("exec env 'X=1 2' a 'b c'")
 
 
-def test_no_process_outlives_the_one_who_listens(tmp_path: Path) -> None:
-    """Closing the pipe ends what the agent runs, processes of other groups and stopped ones too."""
+def agent_with_rank(folder: Path) -> "tuple[subprocess.Popen[bytes], list[psutil.Process]]":
+    """An agent, and below it a launcher and what that has started in a group of its own."""
     child = "[sys.executable, '-c', 'import time; time.sleep(99)']"
     code = f"import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(99)"
     with open(tmp_path / "log", "wb") as log:
@@ -80,6 +80,12 @@ def test_no_process_outlives_the_one_who_listens(tmp_path: Path) -> None:
     while len(below := psutil.Process(process.pid).children(recursive=True)) < 2:
         assert time.monotonic() < limit
         time.sleep(0.05)
+    return process, below
+
+
+def test_no_process_outlives_the_one_who_listens(tmp_path: Path) -> None:
+    """Closing the pipe ends what the agent runs, processes of other groups and stopped ones too."""
+    process, below = agent_with_rank(tmp_path)
     below[-1].suspend()
     end_all([process])
     assert process.returncode is not None
@@ -89,14 +95,7 @@ def test_no_process_outlives_the_one_who_listens(tmp_path: Path) -> None:
 
 def test_ranks_of_a_killed_torchrun_are_ended(tmp_path: Path) -> None:
     """A launcher that is killed cannot end what it has started, and what it has started is no longer below it."""
-    child = "[sys.executable, '-c', 'import time; time.sleep(99)']"
-    code = f"import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(99)"
-    with open(tmp_path / "log", "wb") as log:
-        process = HERE[0].start(python("training.cluster.agent", sys.executable, "-c", code), {}, log)
-    limit = time.monotonic() + 30
-    while len(below := psutil.Process(process.pid).children(recursive=True)) < 2:
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+    process, below = agent_with_rank(tmp_path)
     time.sleep(2 * LOOK_SECONDS)
     launcher, rank = below
     rank.suspend()
