@@ -74,7 +74,7 @@ def agent_with_rank(folder: Path) -> "tuple[subprocess.Popen[bytes], list[psutil
     """An agent, and below it a launcher and what that has started in a group of its own."""
     child = "[sys.executable, '-c', 'import time; time.sleep(99)']"
     code = f"import subprocess, sys, time; subprocess.Popen({child}, start_new_session=True); time.sleep(99)"
-    with open(tmp_path / "log", "wb") as log:
+    with open(folder / "log", "wb") as log:
         process = HERE[0].start(python("training.cluster.agent", sys.executable, "-c", code), {}, log)
     limit = time.monotonic() + 30
     while len(below := psutil.Process(process.pid).children(recursive=True)) < 2:
