@@ -1,0 +1,17 @@
+"""Loops over bytes and hashes, compiled by numba on first use and kept on disk from then on.
+
+numba decides whether a kept function is still good by its own source file alone. A compiled function must therefore call only compiled
+functions of its own file: a change in another file would go unseen.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """The function as machine code: no Python objects inside, no bounds checks, the interpreter's lock released."""
+    return numba.njit(cache=True, nogil=True, boundscheck=False)(function)
