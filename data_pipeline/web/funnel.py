@@ -3,22 +3,31 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from data_pipeline.web.tables import PERSONAL
 
 # The step at which each reason drops; reasons that are not named here are quality rules.
 STEPS = {
-    "extracted": ("http_status", "not_html", "too_large", "revisit", "extraction_killed", "no_text"),
+    "read": ("http_status", "not_html", "too_large", "revisit"),
+    "from allowed addresses": ("blocked_domain", "blocked_word", "blocked_address", "scheme"),
+    "extracted": ("extraction_killed", "no_text"),
     "in a kept language": ("language",),
     "pass the quality rules": (),
+    "judged good by the classifier": ("quality", "kind"),
+    "one page per address": ("same_address",),
     "no exact duplicates": ("exact_duplicate",),
     "no near duplicates": ("near_duplicate",),
+    "without benchmark items": ("contaminated",),
 }
 RULES = "pass the quality rules"
 SAMPLE_CHARACTERS = 240
 
 
 class Funnel:
-    """Counts rows as they are routed."""
+    """Counts rows as they are routed, batch by batch."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
@@ -35,34 +44,40 @@ class Funnel:
         self.clean = Counter({"documents": 0, "text_bytes": 0, "words": 0})
         self.held_out = Counter({"documents": 0, "text_bytes": 0, "words": 0})
 
-    def count(self, row: dict[str, Any], held_out: bool) -> None:
-        """One routed row."""
-        size = {"documents": 1, "text_bytes": len(row["text"].encode("utf-8", "replace")), "words": row["words"] or 0}
-        self.records += 1
-        self.html_bytes += row["html_bytes"]
-        self.text_bytes += size["text_bytes"]
-        self.words += size["words"]
-        self.languages[row["language"] or "none"] += 1
-        self.extraction[row["extraction"]] += 1
-        if row["reason"]:
-            self.drop(row, size)
-            return
+    def count(self, batch: pa.RecordBatch) -> None:
+        """The routed rows of one batch."""
+        texts, words = numbers(batch, "text_bytes"), numbers(batch, "words")
+        outcome, reason = strings(batch, "outcome"), strings(batch, "reason")
+        self.records += batch.num_rows
+        self.html_bytes += int(numbers(batch, "html_bytes").sum())
+        self.text_bytes += int(texts.sum())
+        self.words += int(words.sum())
+        self.languages.update(Counter(name or "none" for name in strings(batch, "language").tolist()))
+        self.extraction.update(Counter(strings(batch, "extraction").tolist()))
+        clean = batch.column("clean").to_numpy(zero_copy_only=False)
+        for total, mask in (
+            (self.kept, outcome == "kept"),
+            (self.held_out, outcome == "held_out"),
+            (self.clean, (outcome == "kept") & clean),
+        ):
+            total.update({"documents": int(mask.sum()), "text_bytes": int(texts[mask].sum()), "words": int(words[mask].sum())})
         for kind in PERSONAL:
-            self.personal[kind] += row[f"personal_{kind}"]
-        (self.held_out if held_out else self.kept).update(size)
-        if row["clean"] and not held_out:
-            self.clean.update(size)
+            self.personal[kind] += int(numbers(batch, f"personal_{kind}")[outcome != "dropped"].sum())
+        for name in dict.fromkeys(reason[reason != ""].tolist()):
+            self.drop(name, batch, np.flatnonzero(reason == name), texts, words)
 
-    def drop(self, row: dict[str, Any], size: dict[str, int]) -> None:
+    def drop(self, reason: str, batch: pa.RecordBatch, rows: np.ndarray, texts: np.ndarray, words: np.ndarray) -> None:
+        """The rows of a batch that were dropped for one reason."""
         empty: dict[str, Any] = {"documents": 0, "text_bytes": 0, "words": 0, "measures": {}, "samples": []}
-        entry = self.dropped.setdefault(row["reason"], empty)
-        for name, value in size.items():
-            entry[name] += value
-        entry["measures"][row["measure"]] = entry["measures"].get(row["measure"], 0) + 1
-        if len(entry["samples"]) < self.samples:
-            text = " ".join(row["text"].split())[:SAMPLE_CHARACTERS]
-            sample = {"url": row["url"], "measure": row["measure"], "value": row["value"], "threshold": row["threshold"], "text": text}
-            entry["samples"].append(sample)
+        entry = self.dropped.setdefault(reason, empty)
+        entry["documents"] += len(rows)
+        entry["text_bytes"] += int(texts[rows].sum())
+        entry["words"] += int(words[rows].sum())
+        for measure, count in Counter(strings(batch, "measure")[rows].tolist()).items():
+            entry["measures"][measure] = entry["measures"].get(measure, 0) + count
+        for row in rows[: max(self.samples - len(entry["samples"]), 0)].tolist():
+            sample = {name: batch.column(name)[row].as_py() for name in ("url", "measure", "value", "threshold")}
+            entry["samples"].append(sample | {"text": " ".join((batch.column("text")[row].as_py() or "").split())[:SAMPLE_CHARACTERS]})
 
     def record(self) -> dict[str, Any]:
         """funnel.json."""
@@ -87,6 +102,16 @@ class Funnel:
             "extraction": dict(sorted(self.extraction.items())),
             "broken_files": self.broken,
         }
+
+
+def numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    """A column of counts: int64 [rows], 0 where nothing was measured."""
+    return pc.fill_null(batch.column(name), 0).to_numpy(zero_copy_only=False)
+
+
+def strings(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    """A column of strings as objects [rows]."""
+    return pc.fill_null(batch.column(name), "").to_numpy(zero_copy_only=False)
 
 
 def step_of(reason: str) -> str:

@@ -1,53 +1,106 @@
-"""The columns of kept.parquet, held_out.parquet and dropped.parquet, and a writer that keeps one row group in memory."""
+"""The columns of everything that a build stores: measured segments, kept, held-out and dropped pages, and the ledger."""
 
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline import records
-from data_pipeline.web.judge import Judged
 from data_pipeline.web.measures import Values
 
-GROUP_CHARACTERS = 16_000_000
-
-VALUES = [(field.name, pa.int64() if field.type is int else pa.float64()) for field in dataclasses.fields(Values)]
-EXTRA = [("clean", pa.bool_()), ("language_distance", pa.int64()), ("extraction", pa.string()), *VALUES]
-KEPT = pa.schema([*records.SCHEMA, *(pa.field(name, kind) for name, kind in EXTRA)])
-REJECTION = [("reason", pa.string()), ("measure", pa.string()), ("value", pa.float64()), ("threshold", pa.float64())]
-DROPPED = pa.schema(
-    [("id", pa.string()), ("url", pa.string()), *REJECTION, ("duplicate_of", pa.string()), ("language", pa.string()), ("text", pa.string())]
-)
+GROUP_BYTES = 32_000_000  # of Arrow data in a row group
 PERSONAL = ("email", "phone", "ip", "card", "iban")
-SPOOL = pa.schema(
-    [*KEPT, *(pa.field(name, kind) for name, kind in REJECTION), pa.field("html_bytes", pa.int64())]
-    + [pa.field(f"personal_{kind}", pa.int64()) for kind in PERSONAL]
+
+
+def strings(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.string()) for name in names]
+
+
+def numbers(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.int64()) for name in names]
+
+
+VALUES = [(field.name, pa.int64() if field.type in (int, "int") else pa.float64()) for field in dataclasses.fields(Values)]
+PLACE = [*strings("id", "file"), *numbers("offset", "record"), *strings("url", "domain", "snapshot", "fetched", "robots", "licence")]
+MEASURES = [
+    *numbers("html_bytes", "text_bytes"),
+    *strings("language", "second_language"),
+    *numbers("language_distance"),
+    *strings("extraction"),
+    *VALUES,
+    ("quality", pa.float64()),
+    *strings("quality_kind"),
+    *numbers(*(f"personal_{kind}" for kind in PERSONAL)),
+]
+REJECTION = [*strings("reason", "measure"), ("value", pa.float64()), ("threshold", pa.float64())]
+PROBLEM = [*strings("problem", "problem_measure"), ("problem_value", pa.float64()), ("problem_threshold", pa.float64())]
+KEYS = [("text_key", pa.binary()), ("address_key", pa.binary()), ("signature", pa.binary()), ("hits", pa.binary())]
+
+# One row per record, as measured: nothing here depends on a threshold.
+SEGMENT = pa.schema([*PLACE, *MEASURES, *PROBLEM, *KEYS, ("text", pa.string())])
+# One row per record of the crawl, with what became of it.
+LEDGER = pa.schema(
+    [*PLACE, *MEASURES, *strings("contamination"), *REJECTION, *strings("cluster", "representative", "outcome"), ("clean", pa.bool_())]
 )
+KEPT = pa.schema(
+    [
+        *records.SCHEMA,
+        *(
+            pa.field(name, kind)
+            for name, kind in [
+                ("clean", pa.bool_()),
+                ("language_distance", pa.int64()),
+                ("extraction", pa.string()),
+                ("quality", pa.float64()),
+                ("quality_kind", pa.string()),
+                ("removed_characters", pa.int64()),
+                *VALUES,
+            ]
+        ),
+    ]
+)
+DROPPED = pa.schema([*strings("id", "url"), *REJECTION, *strings("duplicate_of", "language", "text")])
 
 
 class TableWriter:
-    """Rows to a Parquet file (zstd), a row group at a time."""
+    """Record batches to a Parquet file (zstd), in row groups of about `GROUP_BYTES`, however the batches were cut."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, where: Path | IO[bytes], schema: pa.Schema) -> None:
         self.schema = schema
-        self.writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self.rows: list[dict[str, Any]] = []
-        self.characters = 0
+        self.writer = pq.ParquetWriter(where, schema, compression="zstd")
+        self.waiting: list[pa.RecordBatch] = []
+        self.bytes = 0
+        self.rows = 0
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        self.characters += len(row["text"]) + 200
-        if self.characters > GROUP_CHARACTERS:
-            self.flush()
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Adds the columns of the schema; others are left out. Row groups end at row boundaries that depend on the rows alone."""
+        batch = batch.select(self.schema.names)
+        self.rows += batch.num_rows
+        for start, stop, full in self.pieces(batch):
+            self.waiting.append(batch.slice(start, stop - start))
+            if full:
+                self.flush()
+
+    def pieces(self, batch: pa.RecordBatch) -> Iterator[tuple[int, int, bool]]:
+        """The batch cut where a row group is full: (first row, row behind the last, whether the group is full then)."""
+        sizes = row_bytes(batch)
+        start = 0
+        for row, size in enumerate(sizes):
+            self.bytes += size
+            if self.bytes >= GROUP_BYTES:
+                yield start, row + 1, True
+                start = row + 1
+        if start < batch.num_rows:
+            yield start, batch.num_rows, False
 
     def flush(self) -> None:
-        if self.rows:
-            self.writer.write_batch(pa.RecordBatch.from_pylist(self.rows, self.schema))
-        self.rows, self.characters = [], 0
+        if self.waiting:
+            self.writer.write_table(pa.Table.from_batches(self.waiting, self.schema).combine_chunks())
+        self.waiting, self.bytes = [], 0
 
     def __enter__(self) -> "TableWriter":
         return self
@@ -58,37 +111,17 @@ class TableWriter:
         self.writer.close()
 
 
+def row_bytes(batch: pa.RecordBatch) -> list[int]:
+    """About how many bytes each row takes: 200, and its text."""
+    import pyarrow.compute as pc
+
+    if "text" not in batch.schema.names:
+        return [200] * batch.num_rows
+    return pc.add(pc.fill_null(pc.binary_length(batch.column("text")), 0), 200).to_pylist()
+
+
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file, streamed."""
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(batch_size=256):
             yield from batch.to_pylist()
-
-
-def spool_row(judged: Judged) -> dict[str, Any]:
-    """One judged page as a row with every column."""
-    row: dict[str, Any] = {
-        "id": judged.id,
-        "text": judged.text,
-        "source": "web",
-        "url": judged.url,
-        "language": judged.language,
-        "kind": "",
-        "family": "",
-        "clean": judged.clean,
-        "language_distance": judged.language_distance,
-        "extraction": judged.extraction,
-        "html_bytes": judged.html_bytes,
-    }
-    row |= {name: None for name, _ in VALUES} if judged.values is None else dataclasses.asdict(judged.values)
-    refusal = judged.rejection
-    row |= dataclasses.asdict(refusal) if refusal else {"reason": "", "measure": "", "value": 0.0, "threshold": 0.0}
-    return row | {f"personal_{kind}": judged.personal.get(kind, 0) for kind in PERSONAL}
-
-
-def kept_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in KEPT.names}
-
-
-def dropped_row(row: dict[str, Any], duplicate_of: str) -> dict[str, Any]:
-    return {name: duplicate_of if name == "duplicate_of" else row[name] for name in DROPPED.names}

@@ -1,18 +1,27 @@
 """A process pool whose workers may die: results come in the order of the tasks, and a task that kills its worker costs only itself.
 
 CPU seconds per task are limited by the kernel's profiling timer, whose signal ends the process even inside C code; they do not depend on
-how busy the machine is.
+how busy the machine is. Memory is limited twice: a worker that still holds much after a task is replaced, and one that asks for more than
+`HARD_MEMORY` dies of it.
 """
 
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+
+import psutil
+
+MEMORY = 768 * 2**20  # resident bytes after a task from which a worker is replaced
+HARD_MEMORY = 2 * 2**30  # bytes that a worker may take beyond what it holds when it starts
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Pool:
     setting: Any
     workers: int = 0  # 0 is one per core
     seconds: float = 30.0
+    memory_bytes: int = MEMORY
     crew: list[Worker] = field(default_factory=list)
 
     def map(self, tasks: Iterable[Any]) -> Iterator[Any]:
@@ -79,7 +89,7 @@ class Pool:
     def start(self) -> Worker:
         context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, self.function, self.setting, self.seconds), daemon=True)
+        process = context.Process(target=work, args=(theirs, self.function, self.setting, self.seconds, self.memory_bytes), daemon=True)
         process.start()
         theirs.close()
         worker = Worker(process, ours)
@@ -105,9 +115,7 @@ class Pool:
             except (EOFError, ConnectionResetError):
                 self.refuse_unready(worker)
                 done[worker.task[0]] = Killed(worker.task[1], self.seconds)
-                self.crew.remove(worker)
-                worker.pipe.close()
-                worker.process.join()
+                self.dismiss(worker)
                 continue
             if kind == "ready":
                 worker.ready = True
@@ -116,6 +124,14 @@ class Pool:
             else:
                 done[worker.task[0]] = value
                 worker.task = None
+                if kind == "last":
+                    self.dismiss(worker)
+
+    def dismiss(self, worker: Worker) -> None:
+        """Takes a worker out that has ended, or is to end, between two tasks."""
+        self.crew.remove(worker)
+        worker.pipe.close()
+        worker.process.join()
 
     @staticmethod
     def refuse_unready(worker: Worker) -> None:
@@ -131,14 +147,26 @@ class Pool:
         self.crew.clear()
 
 
+def limit_memory(more: int) -> None:
+    """This process may take `more` bytes beyond what it has reserved by now (libraries reserve much for their threads); Linux only."""
+    if sys.platform == "linux":  # elsewhere the limit does not count what is mapped
+        lines = Path("/proc/self/status").read_text().splitlines()
+        reserved = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData"))
+        _, allowed = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = reserved + more if allowed == resource.RLIM_INFINITY else min(reserved + more, allowed)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, allowed))
+
+
 def usable_cores() -> int:
     """The cores this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def work(pipe: Connection, function: Callable[[Any, Any], Any], setting: Any, seconds: float) -> None:
-    """A worker's life: a task in, a result out, until the pipe closes."""
+def work(pipe: Connection, function: Callable[[Any, Any], Any], setting: Any, seconds: float, memory_bytes: int) -> None:
+    """A worker's life: a task in, a result out, until the pipe closes or the worker holds too much memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    limit_memory(HARD_MEMORY)
+    own = psutil.Process()
     timed = hasattr(signal, "setitimer")
     if timed:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -152,8 +180,13 @@ def work(pipe: Connection, function: Callable[[Any, Any], Any], setting: Any, se
             signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             answer = ("result", function(setting, task))
+        except MemoryError:
+            os._exit(1)  # to the parent a killed worker: what the task was doing cannot be trusted to have been undone
         except Exception:
             answer = ("error", traceback.format_exc())
         if timed:
             signal.setitimer(signal.ITIMER_PROF, 0)
+        if answer[0] == "result" and own.memory_info().rss > memory_bytes:
+            pipe.send(("last", answer[1]))
+            return
         pipe.send(answer)

@@ -3,6 +3,8 @@
 import os
 import time
 
+KEPT: list[bytearray] = []
+
 
 def double(setting: int, task: int | str) -> int | str:
     """Twice the number plus the setting; some tasks misbehave on purpose."""
@@ -13,6 +15,11 @@ def double(setting: int, task: int | str) -> int | str:
             pass
     if task == "raise":
         raise ValueError("a fault of ours")
+    if task == "hog":
+        return len(bytearray(3 * 2**30))
+    if task == "keep":
+        KEPT.append(bytearray(b"x" * 2**26))
+        return os.getpid()
     assert isinstance(task, int)
     time.sleep(0.002 * (task % 3))
     return 2 * task + setting

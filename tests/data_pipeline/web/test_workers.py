@@ -24,6 +24,16 @@ def test_a_fault_in_the_function_is_not_hidden() -> None:
         list(Pool(double, 0, workers=1).map(["raise"]))
 
 
+def test_a_task_that_wants_too_much_memory_costs_only_itself() -> None:
+    assert list(Pool(double, 0, workers=1).map([1, "hog", 2])) == [2, Killed("hog", 30.0), 4]
+
+
+def test_a_worker_that_holds_much_is_replaced_between_tasks() -> None:
+    one, *others = list(Pool(double, 0, workers=1, memory_bytes=2**26).map(["keep"] * 3))
+    assert len({one, *others}) == 3
+    assert len(set(Pool(double, 0, workers=1).map(["keep"] * 3))) == 1
+
+
 def test_no_tasks() -> None:
     assert list(Pool(double, 0, workers=1).map([])) == []
     assert os.getpid()

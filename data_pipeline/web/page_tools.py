@@ -1,0 +1,57 @@
+"""What a worker needs beside the page and loads once: address lists, the index of benchmark items, the quality model."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from data_pipeline.web.domains import registered_domain
+from data_pipeline.web.recipe import WebRecipe
+from data_pipeline.web.rules import Rejection
+from data_pipeline.web.url_rules import AddressChecker
+
+if TYPE_CHECKING:
+    from data_pipeline.quality.model import QualityModel
+    from data_pipeline.web.decontamination import BenchmarkIndex
+
+
+class Score(Protocol):
+    """What a quality model says of a text."""
+
+    value: float
+    kind: str
+
+
+class PageTools:
+    """The loaded files of a recipe."""
+
+    def __init__(self, recipe: WebRecipe) -> None:
+        self.addresses = AddressChecker.load(recipe.addresses)
+        self.model: QualityModel | None = None
+        self.index: BenchmarkIndex | None = None
+        if recipe.quality.model:
+            from data_pipeline.quality.model import QualityModel
+
+            self.model = QualityModel.load(recipe.quality.model)
+        if recipe.decontamination.benchmarks:
+            from data_pipeline.web.decontamination import BenchmarkIndex
+
+            self.index = BenchmarkIndex.build(recipe.decontamination)
+
+    def domain(self, url: str) -> str:
+        return registered_domain(url)
+
+    def refused_address(self, url: str) -> Rejection | None:
+        return self.addresses.check(url)
+
+    def quality(self, text: str) -> Score | None:
+        return self.model.score(text) if self.model is not None and text else None
+
+    def hits(self, hashes: np.ndarray) -> bytes:
+        return self.index.match(hashes).tobytes() if self.index is not None else b""
+
+
+@lru_cache(maxsize=1)
+def tools_of(recipe: WebRecipe) -> PageTools:
+    """The tools of this process."""
+    return PageTools(recipe)

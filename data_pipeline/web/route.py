@@ -1,0 +1,74 @@
+"""The last pass: each measured page to its file and its row of the ledger, a batch at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipeline.web.funnel import Funnel
+from data_pipeline.web.recipe import WebRecipe
+from data_pipeline.web.settle import CONTAMINATED, EXACT, MEASURES, NEAR, PASSED, REASONS, SAME_ADDRESS, Crawl, Settled
+from data_pipeline.web.tables import DROPPED, KEPT, LEDGER, SEGMENT, TableWriter
+from data_pipeline.web.verdicts import Verdicts, judge_batch
+
+
+def route(recipe: WebRecipe, crawl: Crawl, settled: Settled, folder: Path, funnel: Funnel) -> None:
+    """Writes kept.parquet, held_out.parquet, dropped.parquet and ledger.parquet into `folder` and counts every page in the funnel."""
+    names = [name for name in SEGMENT.names if name not in ("text_key", "address_key", "signature", "hits")]
+    with (
+        TableWriter(folder / "kept.parquet", KEPT) as kept,
+        TableWriter(folder / "held_out.parquet", KEPT) as held_out,
+        TableWriter(folder / "dropped.parquet", DROPPED) as dropped,
+        TableWriter(folder / "ledger.parquet", LEDGER) as ledger,
+    ):
+        for place, batch in crawl.batches(names):
+            rows = ledger_rows(recipe, batch, place, settled)
+            outcome = np.array(rows.column("outcome").to_pylist())
+            funnel.count(rows)
+            ledger.add(rows)
+            for writer, name in ((kept, "kept"), (held_out, "held_out"), (dropped, "dropped")):
+                mask = outcome == name
+                if mask.any():
+                    writer.add(rows.filter(pa.array(mask)))
+
+
+def ledger_rows(recipe: WebRecipe, batch: pa.RecordBatch, place: int, settled: Settled) -> pa.RecordBatch:
+    """The batch with every column that the written tables have beyond what was measured."""
+    size = batch.num_rows
+    places = np.arange(place, place + size)
+    verdicts = judge_batch(recipe, batch)
+    drop_settled(recipe, verdicts, settled, places)
+    passed, held_out = verdicts.passed, settled.held_out[places]
+    stays, firsts = settled.stays[places].tolist(), settled.firsts[places].tolist()
+    alone = [stay == own and stay not in settled.names for stay, own in zip(stays, places.tolist(), strict=True)]
+    representative = ["" if single else settled.names[stay] for single, stay in zip(alone, stays, strict=True)]
+    cluster = ["" if single else settled.names[first] for single, first in zip(alone, firsts, strict=True)]
+    duplicate = [name if stay != own else "" for name, stay, own in zip(representative, stays, places.tolist(), strict=True)]
+    added = {
+        "reason": verdicts.reason,
+        "measure": verdicts.measure,
+        "value": verdicts.value,
+        "threshold": verdicts.threshold,
+        "clean": verdicts.clean & passed,
+        "outcome": np.where(~passed, "dropped", np.where(held_out, "held_out", "kept")),
+        "contamination": [settled.contamination.get(one, "") for one in places.tolist()],
+        "cluster": cluster,
+        "representative": representative,
+        "duplicate_of": duplicate,
+        "source": ["web"] * size,
+        "kind": [""] * size,
+        "family": [""] * size,
+        "removed_characters": np.zeros(size, np.int64),
+    }
+    columns = {name: batch.column(name) for name in batch.schema.names} | {name: pa.array(values) for name, values in added.items()}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def drop_settled(recipe: WebRecipe, verdicts: Verdicts, settled: Settled, places: np.ndarray) -> None:
+    """Duplicates and contaminated pages: what only the whole crawl could tell."""
+    fates = settled.fate[places]
+    thresholds = {SAME_ADDRESS: 1.0, EXACT: 1.0, NEAR: recipe.duplicates.threshold, CONTAMINATED: recipe.decontamination.coverage}
+    for fate, reason in REASONS.items():
+        rows = np.flatnonzero(fates == fate)
+        verdicts.drop(rows, reason, MEASURES[fate], settled.value[places[rows]].astype(float), thresholds[fate])
+    assert not (verdicts.passed & (fates != PASSED)).any()
