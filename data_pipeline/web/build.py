@@ -91,7 +91,9 @@ def assemble(recipe: WebRecipe, files: list[CrawlFile], measured: str, out: Path
         settled = settle(recipe, crawl, scratch, seed)
         shutil.rmtree(scratch)
         if not len(settled.fate):
-            raise InputError(f"{', '.join(file.path for file in files[:3])}: an empty crawl: no page in {'it' if len(files) == 1 else 'them'}")
+            raise InputError(
+                f"{', '.join(file.path for file in files[:3])}: an empty crawl: no page in {'it' if len(files) == 1 else 'them'}"
+            )
         clock.lap("settle")
         route(recipe, crawl, settled, folder, funnel)
         clock.lap("route")

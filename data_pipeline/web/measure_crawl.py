@@ -30,9 +30,7 @@ class CrawlFile:
 def crawl_files(recipe: WebRecipe, paths: list[str]) -> list[CrawlFile]:
     """The files in their order; one that is missing is an error of one line."""
     settings = measuring(recipe)
-    return [
-        CrawlFile(path, name, fingerprint(FORMAT, settings, identity(path))) for path, name in zip(paths, names_of(paths), strict=True)
-    ]
+    return [CrawlFile(path, name, fingerprint(FORMAT, settings, identity(path))) for path, name in zip(paths, names_of(paths), strict=True)]
 
 
 def measuring(recipe: WebRecipe) -> dict[str, Any]:

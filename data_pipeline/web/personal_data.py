@@ -7,7 +7,8 @@ remainder of an IBAN, whether an address is one of the public Internet. Version 
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w@])")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,4})?\b")
@@ -16,28 +17,57 @@ CARD = re.compile(
 )
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w/]|\.\w)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?::?[0-9A-Fa-f]{1,4}){1,7}(?![\w:/])")
-PHONE = re.compile(
-    r"(?<![\w.+])\+[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?![\w.]\d|\w)"  # +49 30 1234567
-    r"|(?<![\w.)])(?:1[ .-])?\([2-9]\d{2}\) ?\d{3}[ .-]\d{4}(?!\w)"  # (212) 555-0123
-    r"|(?<![\w.-])(?:1[.-])?[2-9]\d{2}[.-]\d{3}[.-]\d{4}(?![\w.-]\d|\w)"  # 212-555-0123
-    r"|(?i:(?<=tel )|(?<=tel: )|(?<=tel\. )|(?<=phone )|(?<=phone: )|(?<=telefon: )|(?<=call ))0\d{1,4}[ /-]?\d{3,4}[ -]?\d{2,6}(?!\w)"
+# Each way to write a number, and a pattern without which it cannot stand on a line: searching for all of them everywhere is slow.
+PHONES = (
+    (re.compile(r"\+"), r"(?<![\w.+])\+[1-9]\d{0,2}(?:[ ./-]?\(?\d{1,5}\)?){2,6}(?![\w.]\d|\w)"),  # +49 30 1234567
+    (re.compile(r"\("), r"(?<![\w.)])(?:1[ .-])?\([2-9]\d{2}\) ?\d{3}[ .-]\d{4}(?!\w)"),  # (212) 555-0123
+    (re.compile(r"\d[.-]\d"), r"(?<![\w.-])(?:1[.-])?[2-9]\d{2}[.-]\d{3}[.-]\d{4}(?![\w.-]\d|\w)"),  # 212-555-0123
+    (
+        re.compile(r"[lLeEnN][: .]{1,2}0"),
+        r"(?i:(?<=tel )|(?<=tel: )|(?<=tel\. )|(?<=phone )|(?<=phone: )|(?<=telefon: )|(?<=call ))0\d{1,4}[ /-]?\d{3,4}[ -]?\d{2,6}(?!\w)",
+    ),
 )
 VERSION_BEFORE = re.compile(r"(?:\bversions?|\bv|\brelease|\bpython|\brevision)\s*[:=]?\s*$", re.IGNORECASE)
 
 
+CONTEXT = 16  # characters before a line that may say what a number on it is
+
+
 def mask(text: str) -> tuple[str, Counter[str]]:
-    """The text with personal data replaced, and how many of each kind were."""
+    """The text with personal data replaced, and how many of each kind were.
+
+    No pattern reaches over a line's end, so only lines that could hold one are searched.
+    """
     found: Counter[str] = Counter()
-    for kind, pattern, is_one in KINDS:
+    lines = text.split("\n")
+    before = ""
+    for place, line in enumerate(lines):
+        if may_hold(line):
+            lines[place] = mask_line(line, before, found)
+        before = (before + line[-CONTEXT:] + "\n")[-CONTEXT:]
+    return "\n".join(lines), found
 
-        def replace(match: re.Match[str], kind: str = kind, is_one: Callable[[re.Match[str]], bool] = is_one) -> str:
-            if not is_one(match):
-                return match[0]
-            found[kind] += 1
-            return f"<{kind}>"
 
-        text = pattern.sub(replace, text)
-    return text, found
+def may_hold(line: str) -> bool:
+    """An at sign, four digits (the shortest IP address has them), or the colons of an address that has no digits."""
+    return "@" in line or line.count(":") > 1 or sum(map(line.count, "0123456789")) > 3
+
+
+def mask_line(line: str, before: str, found: Counter[str]) -> str:
+    """One line masked; `before` is what stands in front of it, and stays."""
+    whole = before + line
+    for kind, sign, matches, is_one in KINDS:
+        if sign.search(whole, len(before)) is None:
+            continue
+        parts, start = [], 0
+        for match in matches(whole, len(before)):
+            if is_one(match):
+                found[kind] += 1
+                parts += [whole[start : match.start()], f"<{kind}>"]
+                start = match.end()
+        if parts:
+            whole = "".join([*parts, whole[start:]])
+    return whole[len(before) :]
 
 
 def is_email(match: re.Match[str]) -> bool:
@@ -83,12 +113,24 @@ def is_phone(match: re.Match[str]) -> bool:
     return 7 <= sum(mark.isdigit() for mark in match[0]) <= 15
 
 
-# In this order: an IBAN's and a card's digits must not be taken for a phone number.
-KINDS: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], bool]], ...] = (
-    ("email", EMAIL, is_email),
-    ("iban", IBAN, is_iban),
-    ("card", CARD, is_card),
-    ("ip", IPV4, is_public_address),
-    ("ip", IPV6, is_public_address),
-    ("phone", PHONE, is_phone),
+def phones(text: str, start: int) -> Iterable[re.Match[str]]:
+    """What looks like a phone number, of the kinds that can be there."""
+    wanted = tuple(sign.search(text, start) is not None for sign, _ in PHONES)
+    return phone_pattern(wanted).finditer(text, start) if any(wanted) else ()
+
+
+@lru_cache(maxsize=16)
+def phone_pattern(wanted: tuple[bool, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(pattern for one, (_, pattern) in zip(wanted, PHONES, strict=True) if one))
+
+
+# In this order: an IBAN's and a card's digits must not be taken for a phone number. The second is quick to search and stands in every one.
+Matches = Callable[[str, int], Iterable[re.Match[str]]]
+KINDS: tuple[tuple[str, re.Pattern[str], Matches, Callable[[re.Match[str]], bool]], ...] = (
+    ("email", re.compile("@"), EMAIL.finditer, is_email),
+    ("iban", re.compile(r"[A-Z]{2}\d{2}"), IBAN.finditer, is_iban),
+    ("card", re.compile(r"\d{4}[ -]?\d{4}|3[47]\d{2}[ -]\d{6}"), CARD.finditer, is_card),
+    ("ip", re.compile(r"\d\.\d{1,3}\.\d"), IPV4.finditer, is_public_address),
+    ("ip", re.compile(r":[0-9A-Fa-f]{0,4}:"), IPV6.finditer, is_public_address),
+    ("phone", re.compile(r"\d"), phones, is_phone),
 )

@@ -41,17 +41,24 @@ class Verdicts:
 def needed_columns(recipe: WebRecipe) -> list[str]:
     """The stored columns that `judge_batch` reads."""
     measures = {rule.measure for rule in [*rules_of(recipe), *threshold_rules(recipe.clean)]}
-    return [*PROBLEM, "language", "language_distance", "quality", "quality_kind", *sorted(measures | {"characters", "words", "link_density"})]
+    return [
+        *PROBLEM,
+        "language",
+        "language_distance",
+        "quality",
+        "quality_kind",
+        *sorted(measures | {"characters", "words", "link_density"}),
+    ]
 
 
 def judge_batch(recipe: WebRecipe, batch: pa.RecordBatch) -> Verdicts:
     """The verdict of each page on its own; the first rule that rejects gives the reason."""
     size = batch.num_rows
-    verdicts = Verdicts(
-        np.full(size, "", object), np.full(size, "", object), np.zeros(size), np.zeros(size), np.ones(size, bool)
-    )
+    verdicts = Verdicts(np.full(size, "", object), np.full(size, "", object), np.zeros(size), np.zeros(size), np.ones(size, bool))
     drop_problems(verdicts, batch)
-    values = {name: column(batch, name) for name in batch.schema.names if pa.types.is_integer(kind_of(batch, name)) or is_float(batch, name)}
+    values = {
+        name: column(batch, name) for name in batch.schema.names if pa.types.is_integer(kind_of(batch, name)) or is_float(batch, name)
+    }
     first, *rest = (Maximum("link_density", "link_density", recipe.rules.max_link_density), *textual_rules(recipe))
     apply(verdicts, first, values)
     for rule in rest:
