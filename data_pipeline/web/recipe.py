@@ -2,7 +2,11 @@
 
 from pydantic import Field, model_validator
 
+from data_pipeline.quality.recipe import QualityRecipe
 from data_pipeline.recipe import Section
+from data_pipeline.web.decontamination import Decontamination
+from data_pipeline.web.reading import ReadLimits
+from data_pipeline.web.url_rules import AddressRules
 
 
 class CollectRecipe(Section):
@@ -81,7 +85,10 @@ class WebRecipe(Section):
     clean: CleanThresholds = CleanThresholds()
     duplicates: Duplicates = Duplicates()
     held_out: float = Field(default=0.03, ge=0, le=0.5, description="share of kept pages that training never sees")
-    max_page_bytes: int = Field(default=8_000_000, ge=1_000, description="larger pages are dropped unread")
+    limits: ReadLimits = ReadLimits()
+    addresses: AddressRules = AddressRules()
+    quality: QualityRecipe = QualityRecipe()
+    decontamination: Decontamination = Decontamination()
     page_seconds: float = Field(default=30.0, gt=0, le=600, description="CPU seconds after which the worker on one page is killed")
     workers: int = Field(default=0, ge=0, le=1024, description="processes; 0 for one per core")
     samples: int = Field(default=3, ge=0, le=20, description="sample pages per drop reason in funnel.json")

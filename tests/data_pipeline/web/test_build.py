@@ -14,7 +14,8 @@ from data_pipeline.records import read_documents
 from data_pipeline.storage import sha256_of
 from data_pipeline.web import collect as collecting
 from data_pipeline.web import standard_library
-from data_pipeline.web.build import build, chosen
+from data_pipeline.web.build import build
+from data_pipeline.web.settle import chosen
 from data_pipeline.web.recipe import CollectRecipe, Duplicates, WebRecipe
 from data_pipeline.web.standard_library import library_pages, module_names
 from data_pipeline.web.warc_reader import Broken, read_pages

@@ -1,0 +1,177 @@
+"""Measured segments: a build that was stopped anywhere goes on and gives the same bytes; thresholds read no page again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipeline.errors import InputError
+from data_pipeline.storage import sha256_of
+from data_pipeline.web import measure_crawl, segments
+from data_pipeline.web.build import build
+from data_pipeline.web.measure_crawl import CrawlMeasurer, crawl_files
+from data_pipeline.web.recipe import Thresholds, WebRecipe
+from data_pipeline.web.segments import begun, facts_of, segment_path
+from data_pipeline.web.warc_writer import WarcWriter
+
+RECIPE = WebRecipe(workers=1, rules=Thresholds(min_words=10), held_out=0.1)
+FILES = ("kept.parquet", "held_out.parquet", "dropped.parquet", "ledger.parquet", "funnel.json")
+WORDS = "the river and the hill have a road that goes to the old town with its market where people come to buy bread".split()
+
+
+def page(number: int) -> str:
+    text = " ".join(WORDS[(number * step) % len(WORDS)] + ("s" if (number + step) % 5 == 0 else "") for step in range(1, 60))
+    return f"<html><body><h1>Page {number}</h1><p>It is page {number} of the town. {text}.</p><p>{text[::-1][:80]}. Number {number}.</p>"
+
+
+def write_crawl(folder: Path, files: int = 3, pages: int = 9) -> Path:
+    folder.mkdir()
+    for file in range(files):
+        with open(folder / f"part-{file}.warc.gz", "wb") as stream:
+            writer = WarcWriter(stream, "made by a test")
+            for number in range(pages):
+                writer.response(f"http://example.org/{file}/{number}", page(file * 100 + number).encode())
+    data = (folder / "part-1.warc.gz").read_bytes()
+    (folder / "part-1.warc.gz").write_bytes(data[:-200])  # a damage in the middle of the crawl
+    return folder
+
+
+class Inline:
+    """Measures pages in this process; deaths of workers are tested with the pool itself, and below with a killed build."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], setting: Any, *limits: float) -> None:
+        self.function = function
+        self.setting = setting
+
+    def map(self, tasks: Iterator[Any]) -> Iterator[Any]:
+        return (self.function(self.setting, task) for task in tasks)
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(segments, "ROWS", 4)
+    patch.setattr(measure_crawl, "Pool", Inline)
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_crawl(tmp_path_factory.mktemp("crawl") / "crawl")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "web"
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        build(RECIPE, crawl, out, 0)
+    return out
+
+
+def hashes(web: Path) -> dict[str, str]:
+    return {name: sha256_of(web / name) for name in FILES}
+
+
+class Stopped(Exception):
+    """A build is over here."""
+
+
+def stop_after(count: int) -> Any:
+    def progress(pages: int) -> None:
+        if pages == count:
+            raise Stopped
+
+    return progress
+
+
+@pytest.mark.parametrize("count", [1, 4, 9, 13])
+def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(crawl: Path, undisturbed: Path, tmp_path: Path, count: int) -> None:
+    with pytest.raises(Stopped):
+        build(RECIPE, crawl, tmp_path / "web", 0, stop_after(count))
+    assert not (tmp_path / "web").exists()
+    funnel = build(RECIPE, crawl, tmp_path / "web", 0)
+    assert hashes(tmp_path / "web") == hashes(undisturbed)
+    total = funnel["steps"][0]["documents"]
+    assert total - count <= funnel["speed"]["pages_measured"] <= total - count + 4  # the last whole segment was kept
+    assert len(funnel["broken_files"]) == 1
+
+
+def test_a_changed_threshold_reads_no_page_and_a_changed_measurement_every_one(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
+    first = build(RECIPE, crawl, tmp_path / "web", 0)
+    stricter = build(RECIPE.model_copy(update={"rules": Thresholds(min_words=100)}), crawl, tmp_path / "web", 0)
+    assert stricter["speed"]["pages_measured"] == 0
+    assert stricter["kept"]["documents"] == 0 < first["kept"]["documents"]
+    again = build(RECIPE, crawl, tmp_path / "web", 0)
+    assert again["speed"]["pages_measured"] == 0
+    assert hashes(tmp_path / "web") == hashes(undisturbed)
+    other = build(RECIPE.model_copy(update={"mask_personal_data": False}), crawl, tmp_path / "web", 0)
+    assert other["speed"]["pages_measured"] == first["speed"]["pages_measured"] > 0
+
+
+def test_only_files_that_changed_are_measured_again(tmp_path: Path) -> None:
+    crawl = write_crawl(tmp_path / "crawl")
+    build(RECIPE, crawl, tmp_path / "web", 0)
+    with open(crawl / "part-2.warc.gz", "wb") as stream:
+        WarcWriter(stream, "made by a test").response("http://example.org/new", page(999).encode())
+    assert build(RECIPE, crawl, tmp_path / "web", 0)["speed"]["pages_measured"] == 1
+    files = crawl_files(RECIPE, [str(crawl / "part-0.warc.gz")])
+    (crawl / "part-0.warc.gz").unlink()
+    with pytest.raises(InputError, match="is not there any more"):
+        crawl_files(RECIPE, [str(crawl / "part-0.warc.gz")])
+    assert begun(str(tmp_path / "measured"), files[0].name, files[0].fingerprint).ends
+
+
+def test_a_segment_that_is_damaged_is_measured_again(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
+    build(RECIPE, crawl, tmp_path / "web", 0)
+    files = crawl_files(RECIPE, [str(path) for path in sorted(crawl.iterdir())])
+    damaged = Path(segment_path(str(tmp_path / "measured"), files[0].name, 1))
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    assert facts_of(str(damaged)) is None
+    assert build(RECIPE, crawl, tmp_path / "web", 0)["speed"]["pages_measured"] == 5
+    assert hashes(tmp_path / "web") == hashes(undisturbed)
+
+
+def test_files_measured_one_by_one_give_the_same_segments(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
+    files = crawl_files(RECIPE, [str(path) for path in sorted(crawl.iterdir())])
+    for file in reversed(files):
+        CrawlMeasurer(RECIPE, str(tmp_path / "measured"), workers=1).measure([file])
+    funnel = build(RECIPE, crawl, tmp_path / "web", 0)
+    assert funnel["speed"]["pages_measured"] == 0
+    assert hashes(tmp_path / "web") == hashes(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_build_that_is_killed_goes_on(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from data_pipeline.web import measure_crawl, segments
+from data_pipeline.web.build import build
+from data_pipeline.web.recipe import WebRecipe
+segments.ROWS = 4
+if __name__ == "__main__":
+    build(WebRecipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), 0)
+"""
+    (tmp_path / "program.py").write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    command = [sys.executable, str(tmp_path / "program.py"), RECIPE.model_dump_json(), str(crawl), str(tmp_path / "web")]
+    child = subprocess.Popen(command, env=environment)
+    until = time.monotonic() + 120
+    while not list((tmp_path / "measured").glob("*/*.parquet")) and time.monotonic() < until and child.poll() is None:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert list((tmp_path / "measured").glob("*/*.parquet"))
+    subprocess.run(command, env=environment, check=True)
+    assert hashes(tmp_path / "web") == hashes(undisturbed)
+    assert json.loads((tmp_path / "web/speed.json").read_text())["pages_measured"] > 0
