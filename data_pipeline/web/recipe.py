@@ -7,6 +7,7 @@ from data_pipeline.recipe import Section
 from data_pipeline.web.decontamination import Decontamination
 from data_pipeline.web.reading import ReadLimits
 from data_pipeline.web.url_rules import AddressRules
+from data_pipeline.web.duplicates.recipe import Duplicates
 
 
 class CollectRecipe(Section):
@@ -60,15 +61,6 @@ class CleanThresholds(Thresholds):
     max_duplicate_5grams: float = Field(default=0.12, ge=0, le=1)
     min_stop_words: int = Field(default=4, ge=0, le=8)
     max_link_density: float = Field(default=0.4, ge=0, le=1)
-
-
-class Duplicates(Section):
-    """Near-duplicates by MinHash: 5-word shingles, `bands` bands of `rows` values; with 14 and 8 pairs above 0.75 are found."""
-
-    shingle_words: int = Field(default=5, ge=1, le=20)
-    bands: int = Field(default=14, ge=1, le=256)
-    rows: int = Field(default=8, ge=1, le=64)
-    threshold: float = Field(default=0.7, gt=0, le=1, description="estimated Jaccard similarity from which two pages are the same")
 
 
 class WebRecipe(Section):

@@ -4,6 +4,7 @@ Passes over the stored values and keys, without texts. Pages are numbered by the
 for each page that the rules kept, and some twenty bytes for each that they did not.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,10 +152,16 @@ def by_address(found: Candidates) -> np.ndarray:
 def by_signature(recipe: WebRecipe, crawl: Crawl, found: Candidates, scratch: Path) -> np.ndarray:
     """Groups of near duplicates: for each page the first page of its cluster."""
     settings = recipe.duplicates
-    with ClusterBuilder(scratch / "clusters", settings) as builder:
+    builder = ClusterBuilder(scratch / "clusters", settings)
+    try:
         for numbers, signatures in crawl.of_rows(found.rows, "signature"):
-            builder.add(matrix(signatures, settings.bands * settings.rows), found.snapshots[numbers])
+            rows, snapshots = matrix(signatures, settings.bands * settings.rows), found.snapshots[numbers]
+            bounds = [0, *(np.flatnonzero(np.diff(snapshots)) + 1).tolist(), len(rows)]
+            for start, stop in itertools.pairwise(bounds):
+                builder.add(rows[start:stop], int(snapshots[start]))
         return builder.settle()
+    finally:
+        builder.close()
 
 
 def matrix(signatures: pa.Array, places: int) -> np.ndarray:
