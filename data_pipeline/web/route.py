@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from data_pipeline.web.funnel import Funnel
 from data_pipeline.web.recipe import WebRecipe
-from data_pipeline.web.settle import CONTAMINATED, EXACT, MEASURES, NEAR, PASSED, REASONS, SAME_ADDRESS, Crawl, Settled
+from data_pipeline.web.settle import CONTAMINATED, EMPTIED, EXACT, NEAR, PASSED, REASONS, SAME_ADDRESS, Crawl, Settled
 from data_pipeline.web.tables import DROPPED, KEPT, LEDGER, SEGMENT, TableWriter
 from data_pipeline.web.verdicts import Verdicts, judge_batch
 
@@ -27,9 +27,22 @@ def route(recipe: WebRecipe, crawl: Crawl, settled: Settled, folder: Path, funne
             funnel.count(rows)
             ledger.add(rows)
             for writer, name in ((kept, "kept"), (held_out, "held_out"), (dropped, "dropped")):
-                mask = outcome == name
-                if mask.any():
-                    writer.add(rows.filter(pa.array(mask)))
+                chosen = np.flatnonzero(outcome == name)
+                if len(chosen):
+                    part = rows.take(pa.array(chosen))
+                    writer.add(part if name == "dropped" else without_lines(part, place + chosen, settled))
+
+
+def without_lines(rows: pa.RecordBatch, places: np.ndarray, settled: Settled) -> pa.RecordBatch:
+    """Kept rows with their repeated lines taken out."""
+    if settled.lines is None:
+        return rows
+    texts, domains = rows.column("text").to_pylist(), rows.column("domain").to_pylist()
+    edited = [settled.lines.edit(place, text, domain) for place, text, domain in zip(places.tolist(), texts, domains, strict=True)]
+    columns = {name: rows.column(name) for name in rows.schema.names}
+    columns["text"] = pa.array([text for text, _ in edited])
+    columns["removed_characters"] = pa.array([lost for _, lost in edited], pa.int64())
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def ledger_rows(recipe: WebRecipe, batch: pa.RecordBatch, place: int, settled: Settled) -> pa.RecordBatch:
@@ -67,8 +80,14 @@ def ledger_rows(recipe: WebRecipe, batch: pa.RecordBatch, place: int, settled: S
 def drop_settled(recipe: WebRecipe, verdicts: Verdicts, settled: Settled, places: np.ndarray) -> None:
     """Duplicates and contaminated pages: what only the whole crawl could tell."""
     fates = settled.fate[places]
-    thresholds = {SAME_ADDRESS: 1.0, EXACT: 1.0, NEAR: recipe.duplicates.threshold, CONTAMINATED: recipe.decontamination.coverage}
-    for fate, reason in REASONS.items():
+    thresholds = {
+        SAME_ADDRESS: 1.0,
+        EXACT: 1.0,
+        NEAR: recipe.duplicates.threshold,
+        CONTAMINATED: recipe.decontamination.coverage,
+        EMPTIED: float(recipe.rules.min_words),
+    }
+    for fate, (reason, measure) in REASONS.items():
         rows = np.flatnonzero(fates == fate)
-        verdicts.drop(rows, reason, MEASURES[fate], settled.value[places[rows]].astype(float), thresholds[fate])
+        verdicts.drop(rows, reason, measure, settled.value[places[rows]].astype(float), thresholds[fate])
     assert not (verdicts.passed & (fates != PASSED)).any()

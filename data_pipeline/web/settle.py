@@ -14,6 +14,7 @@ import pyarrow as pa
 import xxhash
 
 from data_pipeline.web.duplicates import ClusterBuilder
+from data_pipeline.web.line_step import LineStep
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.segments import read_segment
 from data_pipeline.web.verdicts import column, judge_batch, needed_columns, objects
@@ -22,9 +23,14 @@ KEY = np.dtype("V16")
 NO_KEY = bytes(16)
 
 # What drops a page that its own values let pass.
-PASSED, SAME_ADDRESS, EXACT, NEAR, CONTAMINATED = range(5)
-REASONS = {SAME_ADDRESS: "same_address", EXACT: "exact_duplicate", NEAR: "near_duplicate", CONTAMINATED: "contaminated"}
-MEASURES = {SAME_ADDRESS: "address", EXACT: "similarity", NEAR: "similarity", CONTAMINATED: "coverage"}
+PASSED, SAME_ADDRESS, EXACT, NEAR, CONTAMINATED, EMPTIED = range(6)
+REASONS = {
+    SAME_ADDRESS: ("same_address", "address"),
+    EXACT: ("exact_duplicate", "similarity"),
+    NEAR: ("near_duplicate", "similarity"),
+    CONTAMINATED: ("contaminated", "coverage"),
+    EMPTIED: ("repeated_lines", "words"),  # too little is left without them
+}
 
 
 @dataclass
@@ -50,6 +56,7 @@ class Settled:
     value: np.ndarray  # float32: the similarity to the page that stays, the coverage of a benchmark item
     stays: np.ndarray  # int64: the page that stays for it; its own place where there is none other
     held_out: np.ndarray  # bool
+    lines: LineStep | None = None
     contamination: dict[int, str] = field(default_factory=dict)  # page -> "task:item" lines
     names: dict[int, str] = field(default_factory=dict)  # ids of the pages that stay for others, and of the first pages of clusters
     firsts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # the first page of the cluster of each page
@@ -69,24 +76,26 @@ class Crawl:
                 yield place, batch
                 place += batch.num_rows
 
-    def of_rows(self, rows: np.ndarray, name: str) -> Iterator[tuple[np.ndarray, pa.Array]]:
-        """One column of the given pages (rising places): (their numbers in `rows`, the values), a batch at a time."""
-        for place, batch in self.batches([name]):
+    def of_rows(self, rows: np.ndarray, *names: str) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
+        """Columns of the given pages (rising places): (their numbers in `rows`, the columns), a batch at a time."""
+        for place, batch in self.batches(list(names)):
             first, last = np.searchsorted(rows, [place, place + batch.num_rows])
             if last > first:
-                yield np.arange(first, last), batch.column(name).take(pa.array(rows[first:last] - place))
+                yield np.arange(first, last), batch.take(pa.array(rows[first:last] - place))
 
 
 def settle(recipe: WebRecipe, crawl: Crawl, scratch: Path, seed: int) -> Settled:
     """The fate of every page. `scratch` is a folder on disk for what does not fit into memory."""
     pages, found = candidates(recipe, crawl)
     settled = Settled(np.zeros(pages, np.int8), np.zeros(pages, np.float32), np.arange(pages), np.zeros(pages, bool))
-    left = drop_groups(settled, found, by_address(found), SAME_ADDRESS, latest=True)
+    left = drop_groups(settled, found, by_address(found), SAME_ADDRESS, latest=True) if recipe.duplicates.one_per_address else found
     left = drop_groups(settled, left, by_key(left.keys), EXACT)
     left = drop_groups(settled, left, by_signature(recipe, crawl, left, scratch), NEAR)
     measure_similarity(settled, crawl)
     if recipe.decontamination.benchmarks:
         left = drop_contaminated(recipe, settled, crawl, left)
+    if recipe.lines.documents:
+        left = drop_emptied(recipe, settled, crawl, left, scratch)
     settled.held_out[chosen([bytes(key) for key in left.keys], left.rows.tolist(), recipe.held_out, seed)] = True
     follow(settled)
     name_clusters(settled, crawl)
@@ -154,8 +163,8 @@ def by_signature(recipe: WebRecipe, crawl: Crawl, found: Candidates, scratch: Pa
     settings = recipe.duplicates
     builder = ClusterBuilder(scratch / "clusters", settings)
     try:
-        for numbers, signatures in crawl.of_rows(found.rows, "signature"):
-            rows, snapshots = matrix(signatures, settings.bands * settings.rows), found.snapshots[numbers]
+        for numbers, batch in crawl.of_rows(found.rows, "signature"):
+            rows, snapshots = matrix(batch.column(0), settings.bands * settings.rows), found.snapshots[numbers]
             bounds = [0, *(np.flatnonzero(np.diff(snapshots)) + 1).tolist(), len(rows)]
             for start, stop in itertools.pairwise(bounds):
                 builder.add(rows[start:stop], int(snapshots[start]))
@@ -189,11 +198,11 @@ def measure_similarity(settled: Settled, crawl: Crawl) -> None:
     rows = np.flatnonzero(settled.fate == NEAR)
     leaders = np.unique(settled.stays[rows])
     kept: dict[int, np.ndarray] = {}
-    for numbers, signatures in crawl.of_rows(leaders, "signature"):
-        for number, one in zip(numbers.tolist(), signatures.to_pylist(), strict=True):
+    for numbers, batch in crawl.of_rows(leaders, "signature"):
+        for number, one in zip(numbers.tolist(), batch.column(0).to_pylist(), strict=True):
             kept[int(leaders[number])] = np.frombuffer(one, np.uint32)
-    for numbers, signatures in crawl.of_rows(rows, "signature"):
-        for number, one in zip(numbers.tolist(), signatures.to_pylist(), strict=True):
+    for numbers, batch in crawl.of_rows(rows, "signature"):
+        for number, one in zip(numbers.tolist(), batch.column(0).to_pylist(), strict=True):
             row = rows[number]
             settled.value[row] = float((np.frombuffer(one, np.uint32) == kept[int(settled.stays[row])]).mean())
 
@@ -201,6 +210,15 @@ def measure_similarity(settled: Settled, crawl: Crawl) -> None:
 def drop_contaminated(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: Candidates) -> Candidates:
     """Pages with benchmark items in them are dropped, or only marked where the recipe says so; returns those that stay."""
     raise NotImplementedError
+
+
+def drop_emptied(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: Candidates, scratch: Path) -> Candidates:
+    """Finds the repeated lines and drops the pages that are too short without them; returns those that stay."""
+    settled.lines = LineStep.count(recipe.lines, crawl, found.rows, scratch)
+    rows, words = settled.lines.emptied(crawl, recipe.rules.min_words)
+    settled.fate[rows] = EMPTIED
+    settled.value[rows] = words
+    return found.of(np.flatnonzero(~np.isin(found.rows, rows)))
 
 
 def chosen(keys: list[bytes], names: list[int], share: float, seed: int) -> list[int]:
@@ -228,5 +246,5 @@ def name_clusters(settled: Settled, crawl: Crawl) -> None:
     np.minimum.at(settled.firsts, settled.stays[gone], gone)  # of the page that stays: the first of its cluster
     settled.firsts[gone] = settled.firsts[settled.stays[gone]]
     wanted = np.unique(np.concatenate([settled.stays[gone], settled.firsts[gone]]))
-    for numbers, ids in crawl.of_rows(wanted, "id"):
-        settled.names.update(zip(wanted[numbers].tolist(), ids.to_pylist(), strict=True))
+    for numbers, batch in crawl.of_rows(wanted, "id"):
+        settled.names.update(zip(wanted[numbers].tolist(), batch.column(0).to_pylist(), strict=True))
