@@ -48,38 +48,45 @@ def cpu_of_all() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def build(recipe: WebRecipe, crawl: Path, out: Path, seed: int, progress: Progress | None = None, measured: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Workers:
+    """Who measures: processes of this machine that share each file's pages, or tasks of one file each."""
+
+    tasks: int | str | None = None  # None: pages side by side here; else files side by side: local processes, "ray", 0 for `phial worker`
+    journal: str = ""  # where tasks and segments are kept, on any store; the run folder by default
+
+
+def build(
+    recipe: WebRecipe, crawl: Path, out: Path, seed: int, progress: Progress | None = None, workers: Workers = Workers()
+) -> dict[str, Any]:
     """Reads the crawl folder and writes kept, held_out, dropped and ledger.parquet, funnel.json and speed.json into `out`.
 
-    `measured` is where segments are kept, on any store; beside `out` by default. Returns the funnel with `speed` added. `progress(pages)`
-    is called as pages are measured. The same crawl, recipe and seed give the same bytes, speed.json apart, however often the build was
-    killed on the way.
+    Segments of measured pages are kept beside `out`, or in the journal. Returns the funnel with `speed` added. `progress(pages)` is called
+    as pages are measured. The same crawl, recipe and seed give the same bytes, speed.json apart, whoever measured and however often the
+    build was killed on the way.
     """
-    paths = sources(crawl)
-    files = crawl_files(recipe, paths)
-    measured = measured or str(out.parent / "measured")
+    files = crawl_files(recipe, sources(crawl))
+    folder = f"{workers.journal}/measured" if workers.journal else str(out.parent / "measured")
     clock = Clock()
-    measurer = CrawlMeasurer(recipe, measured, progress)
-    measurer.measure(files)
+    if workers.tasks is None:
+        measurer = CrawlMeasurer(recipe, folder, progress)
+        measurer.measure(files)
+        measured = {"pages": measurer.pages, "html_bytes": measurer.html_bytes, "workers": recipe.workers or usable_cores(), "by": "pages"}
+    else:
+        from data_pipeline.web.crawl_tasks import measure_files
+
+        journal = workers.journal or str(out.parent / "tasks")
+        measured = measure_files(recipe, files, folder, journal, workers.tasks, progress)
+        measured |= {"workers": workers.tasks if isinstance(workers.tasks, int) and workers.tasks else None, "by": "files"}
     clock.lap("measure")
-    record = assemble(recipe, files, measured, out, seed, clock)
-    seconds = sum(step["seconds"] for step in clock.steps)
-    speed = {
-        "seconds": round(seconds, 3),
-        "cpu_seconds": round(sum(step["cpu_seconds"] for step in clock.steps), 3),
-        "steps": clock.steps,
-        "workers": recipe.workers or usable_cores(),
-        "pages_measured": measurer.pages,  # the others were measured by an earlier run
-        "pages_per_second": round(measurer.pages / max(clock.steps[0]["seconds"], 1e-9), 1),
-        "html_megabytes_per_second": round(measurer.html_bytes / 1e6 / max(clock.steps[0]["seconds"], 1e-9), 2),
-    }
-    storage.write_json(out / "speed.json", speed)
-    return record | {"speed": speed}
+    return assemble(recipe, files, folder, out, seed, clock, measured)
 
 
-def assemble(recipe: WebRecipe, files: list[CrawlFile], measured: str, out: Path, seed: int, clock: Clock) -> dict[str, Any]:
-    """From measured segments to the folder `out`, which appears whole; returns the funnel."""
-    segments = [segment for file in files for segment in finished_segments(measured, file.name, file.fingerprint)]
+def assemble(
+    recipe: WebRecipe, files: list[CrawlFile], segments_folder: str, out: Path, seed: int, clock: Clock, measured: dict[str, Any]
+) -> dict[str, Any]:
+    """From measured segments to the folder `out`, which appears whole; returns the funnel with `speed` added."""
+    segments = [segment for file in files for segment in finished_segments(segments_folder, file.name, file.fingerprint)]
     funnel = Funnel(recipe.samples)
     for segment in segments:
         facts = facts_of(segment)
@@ -99,4 +106,22 @@ def assemble(recipe: WebRecipe, files: list[CrawlFile], measured: str, out: Path
         clock.lap("route")
         record = funnel.record()
         storage.write_json(folder / "funnel.json", record)
-    return record
+        speed = speed_record(clock, measured)
+        storage.write_json(folder / "speed.json", speed)
+    return record | {"speed": speed}
+
+
+def speed_record(clock: Clock, measured: dict[str, Any]) -> dict[str, Any]:
+    """speed.json: what each step took, and how fast pages were measured. Only pages that no earlier run had measured count."""
+    seconds = max(clock.steps[0]["seconds"], 1e-9)
+    return {
+        "seconds": round(sum(step["seconds"] for step in clock.steps), 3),
+        "cpu_seconds": round(sum(step["cpu_seconds"] for step in clock.steps), 3),
+        "steps": clock.steps,
+        "workers": measured["workers"],
+        "measured_by": measured["by"],
+        "pages_measured": measured["pages"],
+        "pages_per_second": round(measured["pages"] / seconds, 1),
+        "html_megabytes_per_second": round(measured["html_bytes"] / 1e6 / seconds, 2),
+        **({"costs": measured["costs"]} if "costs" in measured else {}),
+    }
