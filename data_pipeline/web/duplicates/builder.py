@@ -12,7 +12,6 @@ import mmap
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class ClusterBuilder:
         self.waiting_bytes = 0
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        self.files: list[IO[bytes]] = [open(self.place(band), "wb") for band in range(-1, settings.bands)]  # noqa: SIM115
+        self.settled = False
 
     def place(self, band: int) -> Path:
         """The file of a band's keys; -1: of the signatures."""
@@ -53,7 +52,7 @@ class ClusterBuilder:
 
     def add(self, batch: np.ndarray, snapshot: int = 0) -> None:
         """The next documents' signatures: uint32 [n, bands * rows]; `snapshot` is the number of the crawl's part that they are from."""
-        if not self.files:
+        if self.settled:
             raise InputError("clusters: already settled; a new builder is needed")
         if not 0 <= snapshot < 2**31:
             raise InputError(f"clusters: snapshot {snapshot}; 0 to {2**31 - 1} is allowed")
@@ -79,9 +78,9 @@ class ClusterBuilder:
         step = max(1, self.memory // 4 // rows[0].nbytes)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            self.files[0].write(part.data)
-            for file, keys in zip(self.files[1:], keys_of(part, self.settings), strict=True):
-                file.write(keys.data)
+            for band, values in enumerate([part, *keys_of(part, self.settings)], -1):
+                with open(self.place(band), "ab") as file:
+                    file.write(values.data)
 
     def settle(self) -> np.ndarray:
         """For each document the first document of its cluster: int64 [documents]; `levels` then says how it was found. Removes the folder.
@@ -91,7 +90,7 @@ class ClusterBuilder:
         that follows another of its snapshot, 2 for one that follows one of another snapshot.
         """
         self.flush()
-        self.close()
+        self.settled = True
         try:
             many = len({snapshot for snapshot, _ in self.snapshots}) > 1
             numbers = np.repeat(*np.array(self.snapshots, np.int32).reshape(-1, 2).T) if many else None
@@ -104,12 +103,6 @@ class ClusterBuilder:
             return over_all[within]
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def close(self) -> None:
-        """Closes the files; nothing can be added from then on."""
-        for file in self.files:
-            file.close()
-        self.files = []
 
     def level(self, numbers: np.ndarray | None, taking_part: np.ndarray | None) -> np.ndarray:
         """The clusters among documents that take part and have the same number: for each the first one, int64 [documents]."""
