@@ -6,6 +6,7 @@ from data_pipeline.quality.recipe import QualityRecipe
 from data_pipeline.recipe import Section
 from data_pipeline.web.decontamination import Decontamination
 from data_pipeline.web.reading import ReadLimits
+from data_pipeline.web.repeated_lines import LineRules
 from data_pipeline.web.url_rules import AddressRules
 from data_pipeline.web.duplicates.recipe import Duplicates
 
@@ -76,6 +77,7 @@ class WebRecipe(Section):
     rules: Thresholds = Thresholds()
     clean: CleanThresholds = CleanThresholds()
     duplicates: Duplicates = Duplicates()
+    lines: LineRules = LineRules()
     held_out: float = Field(default=0.03, ge=0, le=0.5, description="share of kept pages that training never sees")
     limits: ReadLimits = ReadLimits()
     addresses: AddressRules = AddressRules()

@@ -162,15 +162,12 @@ def by_signature(recipe: WebRecipe, crawl: Crawl, found: Candidates, scratch: Pa
     """Groups of near duplicates: for each page the first page of its cluster."""
     settings = recipe.duplicates
     builder = ClusterBuilder(scratch / "clusters", settings)
-    try:
-        for numbers, batch in crawl.of_rows(found.rows, "signature"):
-            rows, snapshots = matrix(batch.column(0), settings.bands * settings.rows), found.snapshots[numbers]
-            bounds = [0, *(np.flatnonzero(np.diff(snapshots)) + 1).tolist(), len(rows)]
-            for start, stop in itertools.pairwise(bounds):
-                builder.add(rows[start:stop], int(snapshots[start]))
-        return builder.settle()
-    finally:
-        builder.close()
+    for numbers, batch in crawl.of_rows(found.rows, "signature"):
+        rows, snapshots = matrix(batch.column(0), settings.bands * settings.rows), found.snapshots[numbers]
+        bounds = [0, *(np.flatnonzero(np.diff(snapshots)) + 1).tolist(), len(rows)]
+        for start, stop in itertools.pairwise(bounds):
+            builder.add(rows[start:stop], int(snapshots[start]))
+    return builder.settle()
 
 
 def matrix(signatures: pa.Array, places: int) -> np.ndarray:
