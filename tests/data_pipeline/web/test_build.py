@@ -15,7 +15,6 @@ from data_pipeline.storage import sha256_of
 from data_pipeline.web import collect as collecting
 from data_pipeline.web import standard_library
 from data_pipeline.web.build import build
-from data_pipeline.web.settle import chosen
 from data_pipeline.web.recipe import CollectRecipe, Duplicates, WebRecipe
 from data_pipeline.web.standard_library import library_pages, module_names
 from data_pipeline.web.warc_reader import Broken, read_pages
@@ -228,16 +227,6 @@ def test_pages_name_nothing_of_this_machine(crawl: Path) -> None:
         if "localhost" in page.url:
             assert str(Path.home()).encode() not in page.html or str(Path.home()) == "/"
             assert b" at 0x7" not in page.html
-
-
-def test_held_out_pages_are_chosen_by_their_text() -> None:
-    keys = [bytes([number]) for number in range(200)]
-    first = chosen(keys, list(range(200)), 0.1, 0)
-    assert 5 < len(first) < 40
-    assert chosen(keys[:100], list(range(100)), 0.1, 0) == [one for one in first if one < 100]  # others come and go, it stays
-    assert chosen(keys, list(range(200)), 0.1, 1) != first
-    assert len(chosen(keys[:2], [0, 1], 1e-12, 0)) == 1
-    assert chosen(keys, list(range(200)), 0.0, 0) == []
 
 
 def test_pages_do_not_tell_how_the_interpreter_was_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
