@@ -21,11 +21,11 @@ from data_pipeline.provenance import provenance
 from data_pipeline.storage import write_json
 from data_pipeline.web.duplicates import signature
 from data_pipeline.web.extract import by_resiliparse, extract_page
-from data_pipeline.web.judge import language_of
+from data_pipeline.web.language import language_of
 from data_pipeline.web.measures import measure
 from data_pipeline.web.personal_data import mask
 from data_pipeline.web.recipe import Duplicates
-from data_pipeline.web.warc_reader import decoded
+from data_pipeline.web.decoding import decoded
 
 RESULTS = Path(__file__).parent / "results" / "extraction.json"
 

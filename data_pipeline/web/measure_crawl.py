@@ -11,7 +11,7 @@ from data_pipeline.errors import InputError
 from data_pipeline.web.measured import Measured, measure_page
 from data_pipeline.web.reading import Broken, Page, Place, names_of, read_records
 from data_pipeline.web.recipe import WebRecipe
-from data_pipeline.web.rules import Rejection
+from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.segments import Facts, OpenSegment, begun, segment_path, write_segment
 from data_pipeline.web.workers import Killed, Pool
 

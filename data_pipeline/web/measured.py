@@ -11,7 +11,7 @@ from data_pipeline.web.page_tools import PageTools, tools_of
 from data_pipeline.web.personal_data import mask
 from data_pipeline.web.reading import Page
 from data_pipeline.web.recipe import WebRecipe
-from data_pipeline.web.rules import Rejection
+from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.same_address import address_key
 from data_pipeline.web.without_repeats import without_repeats
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipeline.web.domains import registered_domain
 from data_pipeline.web.recipe import WebRecipe
-from data_pipeline.web.rules import Rejection
+from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.url_rules import AddressChecker
 
 if TYPE_CHECKING:

@@ -5,16 +5,7 @@ from dataclasses import dataclass
 
 from data_pipeline.web.measures import Values
 from data_pipeline.web.recipe import Thresholds, WebRecipe
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """Why a document is dropped: the reason that is counted, the value that was measured and the threshold it crossed."""
-
-    reason: str
-    measure: str
-    value: float
-    threshold: float
+from data_pipeline.web.rejection import Rejection
 
 
 @dataclass(frozen=True)

@@ -131,11 +131,11 @@ def extract_verb(files: list[str], url: str | None, as_json: bool) -> None:
 def extract_row(file: str, html: bytes, url: str | None) -> dict[str, Any]:
     """One file's text and language; `dropped` is why there is no text, else None."""
     from data_pipeline.web.extract import extract_page
-    from data_pipeline.web.judge import language_of
+    from data_pipeline.web.language import language_of
 
     started = time.perf_counter()
     extraction = extract_page(html, url=url)
-    language = language_of(extraction.text)[0] if extraction.text else ""
+    language = language_of(extraction.text).code if extraction.text else ""
     dropped = None if extraction.text else "no_text"
     how = {"method": extraction.method, "why": extraction.why}
     return {

@@ -17,7 +17,7 @@ from data_pipeline.web import standard_library
 from data_pipeline.web.build import build
 from data_pipeline.web.recipe import CollectRecipe, Duplicates, WebRecipe
 from data_pipeline.web.standard_library import library_pages, module_names
-from data_pipeline.web.warc_reader import Broken, read_pages
+from data_pipeline.web.reading import Broken, read_records
 
 MODULES = ["bisect", "cmd", "copy", "csv", "fileinput", "fractions", "getopt", "gzip", "hmac", "json", "queue", "random", "sched"]
 MODULES += ["statistics", "string", "textwrap", "timeit", "zipfile"]
@@ -168,10 +168,10 @@ def test_bad_crawls_are_one_line_and_leave_what_stood_there(crawl: Path, recipe:
     (tmp_path / "web").mkdir()
     (tmp_path / "web/kept.parquet").write_text("from before")
     (tmp_path / "crawl").mkdir()
-    (tmp_path / "page.html").write_text("<html>")
+    (tmp_path / "noise.bin").write_bytes(bytes(range(256)))
     first_record = next(zone for zone in (crawl / "pages.warc.gz").read_bytes().split(b"\x1f\x8b\x08\x00") if zone)
     (tmp_path / "empty.warc.gz").write_bytes(b"\x1f\x8b\x08\x00" + first_record)
-    for pattern, says in (("none.warc", "no such file"), ("page.html", "not a WARC file"), ("empty.warc.gz", "an empty crawl")):
+    for pattern, says in (("none.warc", "no such file"), ("noise.bin", "JSON lines is needed"), ("empty.warc.gz", "an empty crawl")):
         with pytest.raises(InputError, match=says) as caught:
             collecting.collect(CollectRecipe(warc=str(tmp_path / pattern)), tmp_path / "new", 0)
         assert "\n" not in str(caught.value)
@@ -222,7 +222,7 @@ sys.meta_path.insert(0, Acts())
 
 
 def test_pages_name_nothing_of_this_machine(crawl: Path) -> None:
-    for page in read_pages(str(crawl / "pages.warc.gz")):
+    for page in read_records(str(crawl / "pages.warc.gz")):
         assert not isinstance(page, Broken)
         if "localhost" in page.url:
             assert str(Path.home()).encode() not in page.html or str(Path.home()) == "/"
