@@ -4,17 +4,18 @@ import re
 from dataclasses import dataclass, field
 
 import numpy as np
-from resiliparse.parse.lang import detect_fast
 
 from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.extract import extract_page
+from data_pipeline.web.language import Language, decided_language, language_of
 from data_pipeline.web.measures import Values, measure
 from data_pipeline.web.personal_data import mask
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rules import Rejection, first_rejection, rules_of, threshold_rules
 from data_pipeline.web.warc_reader import Page
 
-NO_CUTOFF = 1_000_000
+__all__ = ["Judged", "judge", "language_of"]
+
 PARAGRAPHS = re.compile(r"\n[^\S\n]*\n")
 
 
@@ -46,16 +47,16 @@ def judge(recipe: WebRecipe, page: Page) -> Judged:
     text = without_repeats(extraction.text) if recipe.drop_repeated_paragraphs else extraction.text
     text, personal = mask(text) if recipe.mask_personal_data else (text, {})
     values, hashes = measure(text, extraction.link_density)
-    language, distance = language_of(text, recipe.languages, recipe.language_margin)
-    rejection = refuse_text(recipe, text, values, language, distance) or first_rejection(rules_of(recipe), values)
+    language = decided_language(text, recipe.languages, recipe.language_margin, recipe.max_language_distance)
+    rejection = refuse_text(recipe, text, values, language) or first_rejection(rules_of(recipe), values)
     kept = rejection is None
     return Judged(
         page.id,
         page.url,
         len(page.html),
         text,
-        language,
-        distance,
+        language.code,
+        language.distance,
         how,
         values,
         rejection,
@@ -76,7 +77,7 @@ def limit_of(page: Page, recipe: WebRecipe) -> float:
     return {"too_large": float(recipe.max_page_bytes), "http_status": 299.0}.get(page.problem, 0.0)
 
 
-def refuse_text(recipe: WebRecipe, text: str, values: Values, language: str, distance: int) -> Rejection | None:
+def refuse_text(recipe: WebRecipe, text: str, values: Values, language: Language) -> Rejection | None:
     """No text, a menu, too little text to tell its language, or a language that is not kept: asked before the rules."""
     if values.link_density > recipe.rules.max_link_density:
         return Rejection("link_density", "link_density", values.link_density, recipe.rules.max_link_density)
@@ -84,22 +85,7 @@ def refuse_text(recipe: WebRecipe, text: str, values: Values, language: str, dis
         return Rejection("no_text", "characters", 0.0, 1.0)
     if values.words < recipe.rules.min_words:
         return Rejection("too_short", "words", float(values.words), float(recipe.rules.min_words))
-    if recipe.languages and (language not in recipe.languages or distance > recipe.max_language_distance):
-        return Rejection("language", language, float(distance), float(recipe.max_language_distance))
+    far = language.distance > recipe.max_language_distance and not language.second
+    if recipe.languages and (language.code not in recipe.languages or far):
+        return Rejection("language", language.code, float(language.distance), float(recipe.max_language_distance))
     return None
-
-
-def language_of(text: str, preferred: tuple[str, ...] = (), margin: int = 0) -> tuple[str, int]:
-    """The nearest language's ISO 639-1 code and the distance to its profile (0 is nearest), by resiliparse's letter profiles.
-
-    A preferred language that is at most `margin` farther than the nearest one is taken: on pages full of names, neighbours such as English
-    and Danish come within a few units of each other.
-    """
-    if not text:
-        return "", 0
-    language, distance = detect_fast(text, cutoff=NO_CUTOFF)
-    if preferred and language not in preferred:
-        near, near_distance = detect_fast(text, cutoff=NO_CUTOFF, langs=list(preferred))
-        if near in preferred and near_distance - distance <= margin:
-            return near, int(near_distance)
-    return language, int(distance)
