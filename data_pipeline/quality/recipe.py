@@ -1,6 +1,10 @@
 from data_pipeline.recipe import Section
+
+
 class QualityRecipe(Section):
     model: str = ""
     min_score: float | None = None
-    drop_kinds: tuple[str,...] = ()
-    def fingerprint(self): return ""
+    drop_kinds: tuple[str, ...] = ()
+
+    def fingerprint(self):
+        return ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.extract import extract_page
-from data_pipeline.web.language import Language, language_of
+from data_pipeline.web.language import Language, decided_language
 from data_pipeline.web.measures import Values, measure
 from data_pipeline.web.page_tools import PageTools, tools_of
 from data_pipeline.web.personal_data import mask
@@ -56,7 +56,7 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
         size,
         domain,
         text,
-        language_of(text, recipe.languages, recipe.language_margin, recipe.max_language_distance),
+        decided_language(text, recipe.languages, recipe.language_margin, recipe.max_language_distance),
         how,
         values,
         None,

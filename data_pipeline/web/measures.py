@@ -1,37 +1,35 @@
-"""What one pass over a document measures: the values that every quality rule reads and the shingle hashes that duplicates are found by.
+"""What one pass over a document measures: the values that every quality rule reads and the word hashes that duplicates are found by.
 
 Rules apply thresholds to stored values, so a changed threshold needs no second look at the pages. Definitions follow Gopher
-(arXiv:2112.11446, appendix A), C4 (arXiv:1910.10683, section 2.2) and FineWeb (arXiv:2406.17557); a word is a run of letters, digits and
-underscores here, so that numbers and identifiers count as one word each.
+(arXiv:2112.11446, appendix A), C4 (arXiv:1910.10683, section 2.2) and FineWeb (arXiv:2406.17557) as their public pipeline, datatrove,
+counts them: a token is a word, number, address or mark as spaCy's English tokenizer splits them, and a word is a token that is not only
+marks. The hashes are of other words, runs of letters and digits in lower case without accents, so that duplicates are found across
+punctuation, case and accents.
 """
 
-import re
-from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-import xxhash
 
-WORD = re.compile(r"\w+", re.UNICODE)
-STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
-BULLETS = ("•", "‣", "▪", "◦", "-", "*", "–", "●")
-ELLIPSES = ("...", "…")
-LINE_ENDS = (".", "!", "?", '"', "'", "”", "’", ":", ";", ")", "。", "！", "？")
-SHORT_LINE = 30
-ODD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio, odd: the base of the polynomial hash
+from data_pipeline.web import text_pass
+
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+CITATIONS = ("edit", "citation needed")
 
 
 @dataclass(frozen=True)
 class Values:
     """The measured values of one document; ratios are shares between 0 and 1 unless the name says otherwise."""
 
-    words: int
+    words: int  # tokens that are not only marks
+    tokens: int
     characters: int
     mean_word_length: float
-    symbol_ratio: float  # hash marks or ellipses, whichever are more, per word
+    symbol_ratio: float  # hash marks or ellipses, whichever are more, per token
     bullet_lines: float
     ellipsis_lines: float
-    alphabetic_words: float
+    alphabetic_words: float  # tokens with a letter in them
     stop_words: int  # how many different ones
     duplicate_lines: float
     duplicate_line_characters: float
@@ -41,73 +39,96 @@ class Values:
     top_3gram: float
     top_4gram: float
     duplicate_5grams: float
+    duplicate_6grams: float
+    duplicate_7grams: float
+    duplicate_8grams: float
+    duplicate_9grams: float
     duplicate_10grams: float
     line_ends: float
     short_lines: float
-    newline_ratio: float  # line breaks per word
-    braces: int
-    lorem_ipsum: int
+    repeated_line_characters: float  # per character outside line breaks
+    newline_ratio: float  # line breaks per token
+    sentences: int  # in the lines that C4 keeps
+    c4_lines: int  # how many lines C4 keeps
+    braces: int  # lines with an opening brace that C4 would keep otherwise
+    lorem_ipsum: int  # the same with placeholder text
     link_density: float
 
 
+@cache
+def tables() -> tuple[np.ndarray, ...]:
+    """What the compiled pass reads beside the text: classes, folded letters, exceptions and stop words."""
+    from data_pipeline.web.characters import class_table, fold_table
+    from data_pipeline.web.word_exceptions import exception_arrays
+
+    keys, pieces = text_pass.exception_table(*exception_arrays())
+    stops = np.array([int.from_bytes(word.encode(), "big") for word in STOP_WORDS], np.int64)
+    return class_table(), fold_table(), keys, pieces, stops
+
+
+def points_of(text: str) -> np.ndarray:
+    """The code points of a text, lone surrogates too: uint32 [characters]."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+NOWHERE = np.empty((0, 2), np.int64)
+
+
 def measure(text: str, link_density: float = 0.0) -> tuple[Values, np.ndarray]:
-    """The values of a text and the 64-bit hash of each of its words, in order, lower case."""
-    words = WORD.findall(text.lower())
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
-    hashes = word_hashes(words)
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    paragraphs = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-    count = max(len(words), 1)
-    symbols = max(text.count("#"), sum(text.count(mark) for mark in ELLIPSES))
-    lower = text.lower()
-    values = Values(
-        words=len(words),
-        characters=len(text),
-        mean_word_length=float(lengths.sum()) / count,
-        symbol_ratio=symbols / count,
-        bullet_lines=share(line.startswith(BULLETS) for line in lines),
-        ellipsis_lines=share(line.endswith(ELLIPSES) for line in lines),
-        alphabetic_words=share(any(map(str.isalpha, word)) for word in words),
-        stop_words=len(STOP_WORDS.intersection(words)),
-        duplicate_lines=duplicate_share(lines, by_characters=False),
-        duplicate_line_characters=duplicate_share(lines, by_characters=True),
-        duplicate_paragraphs=duplicate_share(paragraphs, by_characters=False),
-        duplicate_paragraph_characters=duplicate_share(paragraphs, by_characters=True),
-        top_2gram=top_ngram(hashes, lengths, 2),
-        top_3gram=top_ngram(hashes, lengths, 3),
-        top_4gram=top_ngram(hashes, lengths, 4),
-        duplicate_5grams=duplicate_ngrams(hashes, lengths, 5),
-        duplicate_10grams=duplicate_ngrams(hashes, lengths, 10),
-        line_ends=share(line.endswith(LINE_ENDS) for line in lines),
-        short_lines=share(len(line) <= SHORT_LINE for line in lines),
-        newline_ratio=text.count("\n") / count,
-        braces=text.count("{") + text.count("}"),
-        lorem_ipsum=lower.count("lorem ipsum"),
+    """The values of a text, and the 64-bit hash of each of its runs of letters and digits in order, lower case, without accents."""
+    counts, hashes = text_pass.measure_text(points_of(text), *tables(), NOWHERE)
+    return values_of(counts.tolist(), len(text), link_density), hashes
+
+
+def values_of(counts: list[int], characters: int, link_density: float) -> Values:
+    """Shares from counts; a share of nothing is 0."""
+    tokens, lines = max(counts[text_pass.TOKENS], 1), max(counts[text_pass.LINES], 1)
+    size, text_lines = max(characters, 1), max(counts[text_pass.TEXT_LINES], 1)
+    repeated = [count / size for count in counts[text_pass.REPEATED_5 :]]
+    return Values(
+        words=counts[text_pass.WORDS],
+        tokens=counts[text_pass.TOKENS],
+        characters=characters,
+        mean_word_length=counts[text_pass.WORD_CHARACTERS] / max(counts[text_pass.WORDS], 1),
+        symbol_ratio=max(counts[text_pass.HASHES], counts[text_pass.ELLIPSES]) / tokens,
+        bullet_lines=counts[text_pass.BULLET_LINES] / lines,
+        ellipsis_lines=counts[text_pass.ELLIPSIS_LINES] / lines,
+        alphabetic_words=counts[text_pass.LETTER_WORDS] / tokens,
+        stop_words=counts[text_pass.STOP_WORDS].bit_count(),
+        duplicate_lines=counts[text_pass.REPEATED_PARTS] / max(counts[text_pass.PARTS], 1),
+        duplicate_line_characters=counts[text_pass.REPEATED_PART_CHARACTERS] / size,
+        duplicate_paragraphs=counts[text_pass.REPEATED_PARAGRAPHS] / max(counts[text_pass.PARAGRAPHS], 1),
+        duplicate_paragraph_characters=counts[text_pass.REPEATED_PARAGRAPH_CHARACTERS] / size,
+        top_2gram=counts[text_pass.TOP_2] / size,
+        top_3gram=counts[text_pass.TOP_3] / size,
+        top_4gram=counts[text_pass.TOP_4] / size,
+        duplicate_5grams=repeated[0],
+        duplicate_6grams=repeated[1],
+        duplicate_7grams=repeated[2],
+        duplicate_8grams=repeated[3],
+        duplicate_9grams=repeated[4],
+        duplicate_10grams=repeated[5],
+        line_ends=counts[text_pass.ENDED_LINES] / text_lines,
+        short_lines=counts[text_pass.SHORT_LINES] / text_lines,
+        repeated_line_characters=counts[text_pass.REPEATED_LINE_CHARACTERS] / max(characters - counts[text_pass.NEWLINES], 1),
+        newline_ratio=counts[text_pass.NEWLINES] / tokens,
+        sentences=counts[text_pass.C4_SENTENCES],
+        c4_lines=counts[text_pass.C4_LINES],
+        braces=counts[text_pass.C4_BRACES],
+        lorem_ipsum=counts[text_pass.C4_LOREM],
         link_density=link_density,
     )
-    return values, hashes
-
-
-def share(marks) -> float:  # type: ignore[no-untyped-def]
-    """The share of true values; 0 of none."""
-    found = list(marks)
-    return sum(found) / len(found) if found else 0.0
 
 
 def word_hashes(words: list[str]) -> np.ndarray:
-    """xxh3 of each word, each distinct word hashed once."""
-    known = {word: xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) for word in set(words)}
-    return np.fromiter((known[word] for word in words), np.uint64, len(words))
+    """The hash that `measure` gives each of these words: uint64 [words] where each word is one run of letters and digits."""
+    return hashes_of("\n".join(words))
 
 
-def duplicate_share(parts: list[str], by_characters: bool) -> float:
-    """The share of parts (or of their characters) that stood on the page before: all occurrences but the first."""
-    if not parts:
-        return 0.0
-    repeated = [(len(part), times - 1) for part, times in Counter(parts).items()]
-    if by_characters:
-        return sum(length * times for length, times in repeated) / sum(map(len, parts))
-    return sum(times for _, times in repeated) / len(parts)
+def hashes_of(text: str) -> np.ndarray:
+    """The hashes of `measure` alone, without its values."""
+    classes, fold, *_ = tables()
+    return text_pass.folded_words(points_of(text), classes, fold)
 
 
 def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
@@ -117,33 +138,5 @@ def ngram_hashes(hashes: np.ndarray, n: int) -> np.ndarray:
         return np.empty(0, np.uint64)
     total = np.zeros(count, np.uint64)
     for place in range(n):
-        total = total * ODD + hashes[place : place + count]
+        total = total * text_pass.STEP + hashes[place : place + count]
     return total ^ (total >> np.uint64(31))
-
-
-def top_ngram(hashes: np.ndarray, lengths: np.ndarray, n: int) -> float:
-    """The share of the words' characters that the commonest n-gram covers, if it comes at least twice; occurrences count whole."""
-    grams = ngram_hashes(hashes, n)
-    if not len(grams):
-        return 0.0
-    _, first, counts = np.unique(grams, return_index=True, return_counts=True)
-    top = counts.max()
-    if top < 2:
-        return 0.0
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    widest = max(int(starts[place + n] - starts[place]) for place in first[counts == top])
-    return min(1.0, widest * int(top) / max(int(starts[-1]), 1))
-
-
-def duplicate_ngrams(hashes: np.ndarray, lengths: np.ndarray, n: int) -> float:
-    """The share of the words' characters that lie in an n-gram that stood on the page before; no character counts twice."""
-    grams = ngram_hashes(hashes, n)
-    if not len(grams):
-        return 0.0
-    first = np.zeros(len(grams), bool)
-    first[np.unique(grams, return_index=True)[1]] = True
-    covered = np.zeros(len(hashes), bool)
-    repeated = np.flatnonzero(~first)
-    for place in range(n):
-        covered[repeated + place] = True
-    return float(lengths[covered].sum()) / max(int(lengths.sum()), 1)

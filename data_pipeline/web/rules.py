@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_pipeline.web.measures import Values
-from data_pipeline.web.recipe import Thresholds, WebRecipe
+from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
+from data_pipeline.web.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ TABLE = (
     ("repetition", "duplicate_paragraphs", Maximum, "max_duplicate_paragraphs"),
     ("repetition", "duplicate_paragraph_characters", Maximum, "max_duplicate_paragraph_characters"),
     ("repetition", "duplicate_5grams", Maximum, "max_duplicate_5grams"),
+    ("repetition", "duplicate_6grams", Maximum, "max_duplicate_6grams"),
+    ("repetition", "duplicate_7grams", Maximum, "max_duplicate_7grams"),
+    ("repetition", "duplicate_8grams", Maximum, "max_duplicate_8grams"),
+    ("repetition", "duplicate_9grams", Maximum, "max_duplicate_9grams"),
     ("repetition", "duplicate_10grams", Maximum, "max_duplicate_10grams"),
     ("word_length", "mean_word_length", Minimum, "min_mean_word_length"),
     ("word_length", "mean_word_length", Maximum, "max_mean_word_length"),
@@ -59,7 +64,9 @@ TABLE = (
     ("teasers", "ellipsis_lines", Maximum, "max_ellipsis_lines"),
     ("lists", "line_ends", Minimum, "min_line_ends"),
     ("lists", "short_lines", Maximum, "max_short_lines"),
+    ("repetition", "repeated_line_characters", Maximum, "max_repeated_line_characters"),
     ("lists", "newline_ratio", Maximum, "max_newline_ratio"),
+    ("few_sentences", "sentences", Minimum, "min_sentences"),
 )
 
 

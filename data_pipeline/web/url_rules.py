@@ -24,8 +24,12 @@ LIST_FILES = ("domains", "urls")  # in a folder of lists, such as the UT1 collec
 class AddressRules(Section):
     """[web.addresses]: each entry is a value, or a file of values (a name with a stroke or a dot file ending), one a line."""
 
-    blocked_domains: tuple[str, ...] = Field(default=(), description="domains with all their subdomains; files in plain or hosts form, UT1 folders")
-    blocked_addresses: tuple[str, ...] = Field(default=(), description="single pages, whatever their scheme, tracking parameters and session ids")
+    blocked_domains: tuple[str, ...] = Field(
+        default=(), description="domains with all their subdomains; files in plain or hosts form, UT1 folders"
+    )
+    blocked_addresses: tuple[str, ...] = Field(
+        default=(), description="single pages, whatever their scheme, tracking parameters and session ids"
+    )
     blocked_words: tuple[str, ...] = Field(default=(), description="words that no address may have between its signs")
     schemes: tuple[str, ...] = Field(default=("http", "https"), description="schemes that are read; a page without an address passes")
 

@@ -84,7 +84,9 @@ def who_measures(workers: str | None, journal: str) -> "Workers":
     if not workers.isdecimal() or int(workers) > 1024:
         raise InputError(f"--workers {workers}: a number of processes (0 to 1,024) or ray is needed")
     if workers == "0" and not journal:
-        raise InputError("--workers 0 leaves the files to `phial worker --journal URL`, so it needs --journal, which those workers reach too")
+        raise InputError(
+            "--workers 0 leaves the files to `phial worker --journal URL`, so it needs --journal, which those workers reach too"
+        )
     return Workers(int(workers), journal)
 
 
@@ -135,7 +137,7 @@ def extract_row(file: str, html: bytes, url: str | None) -> dict[str, Any]:
 
     started = time.perf_counter()
     extraction = extract_page(html, url=url)
-    language = language_of(extraction.text).code if extraction.text else ""
+    language = language_of(extraction.text)[0] if extraction.text else ""
     dropped = None if extraction.text else "no_text"
     how = {"method": extraction.method, "why": extraction.why}
     return {

@@ -44,6 +44,7 @@ def needed_columns(recipe: WebRecipe) -> list[str]:
     return [
         *PROBLEM,
         "language",
+        "second_language",
         "language_distance",
         "quality",
         "quality_kind",
@@ -99,11 +100,15 @@ def drop_problems(verdicts: Verdicts, batch: pa.RecordBatch) -> None:
 
 
 def drop_languages(verdicts: Verdicts, batch: pa.RecordBatch, recipe: WebRecipe) -> None:
-    """Pages in a language that is not kept, or far from every language; the measure is the language's code."""
+    """Pages in a language that is not kept, or far from every language's profile; the measure is the language's code.
+
+    Where a second opinion was asked, it has decided and the distance says nothing.
+    """
     if not recipe.languages:
         return
     codes, distances = objects(batch, "language"), column(batch, "language_distance")
-    rows = np.flatnonzero(~np.isin(codes.astype(str), recipe.languages) | (distances > recipe.max_language_distance))
+    far = (distances > recipe.max_language_distance) & (objects(batch, "second_language") == "")
+    rows = np.flatnonzero(~np.isin(codes.astype(str), recipe.languages) | far)
     verdicts.drop(rows, "language", codes[rows], distances[rows], float(recipe.max_language_distance))
 
 

@@ -1,5 +1,10 @@
 from data_pipeline.recipe import Section
+
+
 class Decontamination(Section):
-    benchmarks: tuple[str,...] = ()
+    benchmarks: tuple[str, ...] = ()
     coverage: float = 0.5
-def fingerprint_of(x): return ""
+
+
+def fingerprint_of(x):
+    return ""

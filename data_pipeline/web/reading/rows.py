@@ -37,7 +37,9 @@ def parquet_rows(stream: IO[bytes], path: str, name: str, limits: ReadLimits, st
             for batch in table.iter_batches(batch_size=BATCH, row_groups=[group], columns=list(columns.values())):
                 for values in batch.to_pylist():
                     if row >= place:
-                        yield page_of({key: values[column] for key, column in columns.items()}, name, row, limits, Place(row, row + 1, row + 1))
+                        yield page_of(
+                            {key: values[column] for key, column in columns.items()}, name, row, limits, Place(row, row + 1, row + 1)
+                        )
                     row += 1
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the store, not the file

@@ -9,7 +9,7 @@ from data_pipeline.web.reading.head import head_metadata
 from data_pipeline.web.reading.http import content_type, headers_of, split_response, undone
 from data_pipeline.web.reading.limits import ReadLimits
 from data_pipeline.web.reading.page import Broken, Page, Place
-from data_pipeline.web.reading.stream import Damage, GzipRecords, PlainRecords, Records
+from data_pipeline.web.reading.stream import Damage, Records
 
 LINE = 65_536  # bytes of a header line
 HEADERS = 1_000  # lines of a header

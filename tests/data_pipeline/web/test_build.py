@@ -15,9 +15,9 @@ from data_pipeline.storage import sha256_of
 from data_pipeline.web import collect as collecting
 from data_pipeline.web import standard_library
 from data_pipeline.web.build import build
+from data_pipeline.web.reading import Broken, read_records
 from data_pipeline.web.recipe import CollectRecipe, Duplicates, WebRecipe
 from data_pipeline.web.standard_library import library_pages, module_names
-from data_pipeline.web.reading import Broken, read_records
 
 MODULES = ["bisect", "cmd", "copy", "csv", "fileinput", "fractions", "getopt", "gzip", "hmac", "json", "queue", "random", "sched"]
 MODULES += ["statistics", "string", "textwrap", "timeit", "zipfile"]

@@ -23,7 +23,31 @@ from data_pipeline.web.warc_writer import WarcWriter
 
 RECIPE = WebRecipe(workers=1, rules=Thresholds(min_words=10), held_out=0.1)
 FILES = ("kept.parquet", "held_out.parquet", "dropped.parquet", "ledger.parquet", "funnel.json")
-WORDS = "the river and the hill have a road that goes to the old town with its market where people come to buy bread".split()
+WORDS = [
+    "the",
+    "river",
+    "and",
+    "the",
+    "hill",
+    "have",
+    "a",
+    "road",
+    "that",
+    "goes",
+    "to",
+    "the",
+    "old",
+    "town",
+    "with",
+    "its",
+    "market",
+    "where",
+    "people",
+    "come",
+    "to",
+    "buy",
+    "bread",
+]
 
 
 def page(number: int) -> str:

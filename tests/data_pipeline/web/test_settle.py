@@ -10,6 +10,7 @@ from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.measures import measure
 from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.route import ledger_rows
+from data_pipeline.web.rules import Minimum, rules_of
 from data_pipeline.web.same_address import address_key
 from data_pipeline.web.settle import EXACT, NEAR, PASSED, SAME_ADDRESS, Crawl, chosen, settle
 from data_pipeline.web.tables import SEGMENT, VALUES
@@ -35,7 +36,7 @@ def row(name: str, text: str, url: str = "", **others: object) -> dict[str, obje
     row: dict[str, object] = {field.name: "" if field.type == pa.string() else None for field in SEGMENT}
     kept = {name: 0 if kind == pa.int64() else 0.0 for name, kind in VALUES} | {"words": values.words, "characters": values.characters}
     # Values that pass every rule; only texts and keys matter here.
-    kept |= {"mean_word_length": 5.0, "alphabetic_words": 1.0, "stop_words": 5, "line_ends": 1.0}
+    kept |= {rule.measure: rule.threshold + 1 for rule in rules_of(RECIPE) if isinstance(rule, Minimum) and rule.measure != "words"}
     keys = {"text_key": text_key(text), "signature": signature(hashes, RECIPE.duplicates).tobytes(), "hits": b""}
     address = {"url": url, "address_key": address_key(url)} if url else {}
     return row | {"id": name, "text": text, "text_bytes": len(text), "html_bytes": 1} | kept | keys | address | others
@@ -68,7 +69,9 @@ def test_of_one_address_the_page_fetched_last_stays(tmp_path: Path) -> None:
     found = settled(tmp_path, rows)
     assert found.fate.tolist() == [SAME_ADDRESS, PASSED, PASSED]
     assert found.stays.tolist() == [1, 1, 2]
-    both = settled(tmp_path, rows, RECIPE.model_copy(update={"duplicates": RECIPE.duplicates.model_copy(update={"one_per_address": False})}))
+    both = settled(
+        tmp_path, rows, RECIPE.model_copy(update={"duplicates": RECIPE.duplicates.model_copy(update={"one_per_address": False})})
+    )
     assert SAME_ADDRESS not in both.fate.tolist()
 
 
@@ -97,7 +100,9 @@ def test_repeated_lines_are_taken_out_and_empty_pages_dropped(tmp_path: Path) ->
     assert notice not in text
     assert lost >= len(notice)
     crawl = Made(rows)
-    assert [one["reason"] for place, batch in crawl.batches(SEGMENT.names) for one in ledger_rows(recipe, batch, place, found).to_pylist()] == [
+    assert [
+        one["reason"] for place, batch in crawl.batches(SEGMENT.names) for one in ledger_rows(recipe, batch, place, found).to_pylist()
+    ] == [
         *([""] * 4),
         "repeated_lines",
     ]

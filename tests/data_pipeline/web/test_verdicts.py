@@ -52,7 +52,11 @@ def test_a_batch_is_judged_as_its_pages_are(recipe: WebRecipe) -> None:
     seen = set()
     for place, values in enumerate(pages):
         expected = first_rejection([*order, *rules_of(recipe)], values)
-        told = Rejection(found.reason[place], found.measure[place], found.value[place], found.threshold[place]) if found.reason[place] else None
+        told = (
+            Rejection(found.reason[place], found.measure[place], found.value[place], found.threshold[place])
+            if found.reason[place]
+            else None
+        )
         assert told == expected, place
         seen.add(found.reason[place])
         if expected is None:
