@@ -97,7 +97,7 @@ def truth_row(one: GeneratedPage) -> dict[str, Any]:
 
 def refer(pattern: str, out: Path) -> dict[str, Any]:
     """Writes down the WARC files that a path, URL or glob names, after a look at each."""
-    from data_pipeline.web.reading import has_pages
+    from data_pipeline.web.warc_reader import has_pages
 
     paths = [str(Path(path).resolve()) if storage.is_local(path) else path for path in storage.expand(pattern)]
     empty = [path for path in paths if not has_pages(path)]

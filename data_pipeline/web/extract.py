@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree, NodeType, traverse_dom
 
-from data_pipeline.web.decoding import decoded
+from data_pipeline.web.reading.bodies import decoded
 
 # Past these sizes trafilatura takes minutes or recurses too deep; resiliparse's time stays linear.
 MAX_ELEMENTS = 100_000

@@ -1,18 +1,19 @@
-"""The files of a crawl to measured segments: pages are read in order, measured in worker processes, and stored as soon as a segment is full."""
+"""The files of a crawl to measured segments: pages are read in order, measured in worker processes, and stored segment by segment."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_pipeline import storage
 from data_pipeline.engine.journal import fingerprint
 from data_pipeline.errors import InputError
+from data_pipeline.web.domains import registered_domain
 from data_pipeline.web.measured import Measured, measure_page
 from data_pipeline.web.reading import Broken, Page, Place, names_of, read_records
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
-from data_pipeline.web.segments import Facts, OpenSegment, begun, segment_path, write_segment
+from data_pipeline.web.segments import Facts, OpenSegment, begun, file_folder, segment_path, write_segment
 from data_pipeline.web.workers import Killed, Pool
 
 FORMAT = 1  # raised when the same page and recipe give other measured values
@@ -118,7 +119,7 @@ class CrawlMeasurer:
 
     def forget(self, file: CrawlFile) -> None:
         """Removes segments that were measured with something else."""
-        store, inside = storage.filesystem(f"{self.folder}/{file.name}")
+        store, inside = storage.filesystem(file_folder(self.folder, file.name))
         if store.exists(inside):
             store.rm(inside, recursive=True)
 
@@ -151,6 +152,6 @@ class CrawlMeasurer:
 
     def killed(self, result: Killed) -> Measured:
         """A page over which its worker died: too long or too much memory."""
-        page: Page = result.task
+        page = replace(result.task, html=b"", text="")
         refusal = Rejection("extraction_killed", "cpu_seconds", result.seconds, result.seconds)
-        return Measured(page.without_body(), len(page.html), "", problem=refusal)
+        return Measured(page, len(result.task.html), registered_domain(page.url), problem=refusal)

@@ -1,7 +1,7 @@
 """One page to everything that can be measured of it alone: text, language, values, keys. Thresholds are applied later, to what is stored."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.extract import extract_page
@@ -24,7 +24,7 @@ class Measured:
     html_bytes: int
     domain: str
     text: str = ""
-    language: Language = Language("", 0)
+    language: Language = field(default_factory=lambda: Language("", 0))
     extraction: str = "none"
     values: Values | None = None
     problem: Rejection | None = None
@@ -41,7 +41,7 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
     """Everything about one page; a pure function of the page, the recipe and the files that the recipe names."""
     tools = tools_of(recipe)
     size = len(page.html) if page.html else len(page.text.encode("utf-8", "surrogatepass"))
-    domain, bare = tools.domain(page.url), page.without_body()
+    domain, bare = tools.domain(page.url), replace(page, html=b"", text="")
     problem = problem_of(recipe, tools, page)
     if problem is not None:
         return Measured(bare, size, domain, problem=problem)

@@ -54,8 +54,13 @@ class OpenSegment:
         return len(self.pages) >= ROWS or self.bytes >= BYTES
 
 
+def file_folder(folder: str, name: str) -> str:
+    """Where the segments of a file lie; its name may have strokes in it."""
+    return f"{folder}/{name.replace('/', '~')}"
+
+
 def segment_path(folder: str, name: str, number: int) -> str:
-    return f"{folder}/{name}/{number:05d}.parquet"
+    return f"{file_folder(folder, name)}/{number:05d}.parquet"
 
 
 def write_segment(path: str, file: str, pages: list[Measured], facts: Facts) -> None:
@@ -72,8 +77,8 @@ def columns(pages: list[Measured], file: str) -> list[pa.Array]:
     found: dict[str, list[Any]] = {
         "id": [one.page.id for one in pages],
         "file": [file] * len(pages),
-        "offset": [one.page.place.offset for one in pages],
-        "record": [one.page.place.record for one in pages],
+        "offset": [int(one.page.id.rsplit(":", 2)[1]) for one in pages],
+        "record": [int(one.page.id.rsplit(":", 2)[2]) for one in pages],
         "url": [clean(one.page.url) for one in pages],
         "domain": [clean(one.domain) for one in pages],
         "html_bytes": [one.html_bytes for one in pages],
@@ -134,7 +139,7 @@ class Begun:
 
 def begun(folder: str, name: str, fingerprint: str) -> Begun:
     """The segments of a file that are there and were measured with what `fingerprint` stands for."""
-    store, inside = storage.filesystem(f"{folder}/{name}")
+    store, inside = storage.filesystem(file_folder(folder, name))
     if not store.exists(inside):
         return Begun()
     place, number, pages = None, 0, 0
