@@ -45,15 +45,18 @@ def data_verbs() -> None:
 @data.command("collect")
 def data_collect(
     folder: str = typer.Argument(metavar="OUT", help="The crawl folder to write, for example runs/demo/crawl."),
-    warc: str | None = typer.Option(None, "--warc", help="WARC files: a path, URL (http, s3) or glob; read in place, not copied."),
+    warc: list[str] | None = typer.Option(
+        None, "--warc", help="Files of web data or lists of them (*.paths[.gz]): a path, URL (http, s3) or glob; may be repeated."
+    ),
+    prefix: str | None = typer.Option(None, "--prefix", help="What relative lines of a list are below; otherwise its own host or folder."),
     recipe: str | None = typer.Option(None, "--recipe", help="A recipe whose [collect] and [run] sections are used."),
     overrides: list[str] | None = SET,
     as_json: bool = typer.Option(False, "--json", help="Print the record as one JSON object."),
 ) -> None:
-    """Raw pages into a crawl folder: your WARC files, or the standard library's pages with known bad ones mixed in."""
+    """Raw pages into a crawl folder: your own files, or the standard library's pages with known bad ones mixed in."""
     from data_pipeline.web.verbs import collect_verb
 
-    collect_verb(folder, warc, recipe, overrides or [], as_json)
+    collect_verb(folder, warc or [], prefix, recipe, overrides or [], as_json)
 
 
 @data.command("build")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,10 @@ from data_pipeline.web.standard_library import library_pages, module_names, page
 from data_pipeline.web.warc_writer import WarcWriter
 
 SOURCES = "sources.json"
+# Of so many remote files the first records are looked at; the others are believed.
+REMOTE_SAMPLE = 8
+WEB_FILES = re.compile(r"\.(?:(?:warc|wet|arc|jsonl|html?)(?:\.gz|\.zst)?|parquet)$")
+OWN_NOTES = {"truth.jsonl", "gold.jsonl"}  # what generators say of their pages
 OWN_FILES = {SOURCES, "pages.warc.gz", "truth.jsonl"}
 
 
@@ -27,7 +32,7 @@ def collect(recipe: CollectRecipe, out: Path, seed: int, progress: Callable[[int
     """
     check_place(out)
     if recipe.warc:
-        return refer(recipe.warc, out)
+        return refer(recipe.warc, recipe.prefix, out)
     names = module_names()
     real: list[tuple[str, str]] = []
     failed: dict[str, str] = {}
@@ -95,13 +100,17 @@ def truth_row(one: GeneratedPage) -> dict[str, Any]:
     return {"url": one.url, "kind": one.kind, "expect": one.expect, "personal": list(one.personal), "copy_of": one.copy_of}
 
 
-def refer(pattern: str, out: Path) -> dict[str, Any]:
-    """Writes down the WARC files that a path, URL or glob names, after a look at each."""
+def refer(patterns: Sequence[str], prefix: str, out: Path) -> dict[str, Any]:
+    """Writes down the files that paths, URLs, globs and lists name. Every local file is looked into, of remote ones a sample."""
     from data_pipeline.web.warc_reader import has_pages
 
-    paths = [str(Path(path).resolve()) if storage.is_local(path) else path for path in storage.expand(pattern)]
-    empty = [path for path in paths if not has_pages(path)]
+    paths = list(dict.fromkeys(path for pattern in patterns for path in named(pattern, prefix)))
+    remote = [path for path in paths if not storage.is_local(path)]
+    looked_at = set(remote[:: -(-len(remote) // REMOTE_SAMPLE)]) if remote else set()
+    looked_at.update(path for path in paths if storage.is_local(path))
+    empty = [path for path in paths if path in looked_at and not has_pages(path)]
     if len(empty) == len(paths):
+        pattern = ", ".join(patterns)
         raise InputError(f"{pattern}: an empty crawl: no response record in {'it' if len(paths) == 1 else f'any of {len(paths)} files'}")
     record: dict[str, Any] = {"format": 1, "sources": paths, "files_without_pages": empty}
     with storage.atomic_folder(out) as folder:
@@ -109,15 +118,29 @@ def refer(pattern: str, out: Path) -> dict[str, Any]:
     return record
 
 
+def named(pattern: str, prefix: str) -> list[str]:
+    """The files behind one `--warc`, local ones by their whole paths."""
+    from data_pipeline.web.path_lists import is_list, listed
+
+    found = [path for one in storage.expand(pattern) for path in (listed(one, prefix) if is_list(one) else [one])]
+    return [str(Path(path).resolve()) if storage.is_local(path) else path for path in found]
+
+
 def sources(crawl: Path) -> list[str]:
-    """The WARC files of a crawl folder: those that `collect` wrote down, else every WARC file that lies in it."""
+    """The files of a crawl folder: those that `collect` wrote down, else every file in it whose name is that of web data."""
     if (crawl / SOURCES).exists():
         try:
             names = storage.read_json(crawl / SOURCES)["sources"]
             return [str(crawl / name) if storage.is_local(name) else name for name in names]
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{crawl / SOURCES}: a list under 'sources' is needed") from error
-    found = sorted(str(path) for pattern in ("*.warc", "*.warc.gz") for path in crawl.glob(pattern)) if crawl.is_dir() else []
+    found = (
+        sorted(str(path) for path in crawl.iterdir() if WEB_FILES.search(path.name) and path.name not in OWN_NOTES)
+        if crawl.is_dir()
+        else []
+    )
     if not found:
-        raise InputError(f"{crawl}: no crawl there; run `phial data collect {crawl}` first, or put WARC files into it")
+        raise InputError(
+            f"{crawl}: no crawl there; run `phial data collect {crawl}` first, or put WARC files (or others that are read) into it"
+        )
     return found

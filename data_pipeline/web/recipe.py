@@ -1,6 +1,6 @@
 """The settings of [collect] and [web]: where pages come from, and which are kept."""
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.quality.recipe import QualityRecipe
 from data_pipeline.recipe import Section
@@ -15,7 +15,11 @@ from data_pipeline.web.url_rules import AddressRules
 class CollectRecipe(Section):
     """[collect]: an own crawl, or the standard library's pages with generated bad ones mixed in."""
 
-    warc: str = Field(default="", description="WARC files: a path, URL or glob; empty for the standard library's pages")
+    warc: tuple[str, ...] = Field(
+        default=(),
+        description="files of web data, or lists of them (*.paths, *.paths.gz): paths, URLs or globs; empty for the standard library's pages",
+    )
+    prefix: str = Field(default="", description="what relative lines of a list are below; empty for the list's own host or folder")
     bad_pages: bool = Field(default=True, description="mix generated pages in whose right verdict is known (standard library's pages only)")
     spam: int = Field(default=12, ge=0, le=10_000, description="pages that repeat a few phrases")
     menus: int = Field(default=10, ge=0, le=10_000, description="pages of links and nothing else")
@@ -26,6 +30,12 @@ class CollectRecipe(Section):
     stubs: int = Field(default=8, ge=0, le=10_000, description="pages of one or two sentences")
     symbols: int = Field(default=6, ge=0, le=10_000, description="pages of hash tags")
     module_seconds: float = Field(default=20.0, gt=0, le=600, description="CPU seconds that one module may take to import and render")
+
+    @field_validator("warc", mode="before")
+    @classmethod
+    def one_or_many(cls, value: object) -> object:
+        """A single name may stand without brackets."""
+        return ((value,) if value else ()) if isinstance(value, str) else value
 
 
 class WebRecipe(Section):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data_pipeline.web.build import Workers
 
 
-def collect_verb(folder: str, warc: str | None, recipe: str | None, overrides: list[str], as_json: bool) -> None:
+def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str | None, overrides: list[str], as_json: bool) -> None:
     """Collects and prints what was."""
     from data_pipeline.web.collect import collect
 
@@ -29,10 +29,12 @@ def collect_verb(folder: str, warc: str | None, recipe: str | None, overrides: l
     if not recipe:
         for override in overrides:
             loaded.override(override)
-    if warc == "":
+    if "" in warc:
         raise InputError("--warc is empty; give a path, URL or glob, or leave --warc out for the standard library's pages")
-    if warc is not None:
+    if warc:
         loaded.tables.setdefault("collect", {})["warc"] = warc
+    if prefix is not None:
+        loaded.tables.setdefault("collect", {})["prefix"] = prefix
     settings = loaded.section("collect", CollectRecipe)
     with progress_bar() as bar:
         task = bar.add_task("collecting", total=None)
@@ -43,7 +45,7 @@ def collect_verb(folder: str, warc: str | None, recipe: str | None, overrides: l
         print(json.dumps(record, ensure_ascii=False))
         return
     if settings.warc:
-        print(f"{folder}: {len(record['sources'])} WARC file(s) named in {folder}/sources.json, read in place")
+        print(f"{folder}: {len(record['sources'])} file(s) named in {folder}/sources.json, read in place")
         for path in record["files_without_pages"]:
             print(f"  no response record in {path}")
         return
