@@ -8,7 +8,7 @@ import numpy as np
 from data_pipeline.web.domains import registered_domain
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
-from data_pipeline.web.url_rules import AddressChecker
+from data_pipeline.web.url_rules import check_address
 
 if TYPE_CHECKING:
     from data_pipeline.quality.model import QualityModel
@@ -26,9 +26,9 @@ class PageTools:
     """The loaded files of a recipe."""
 
     def __init__(self, recipe: WebRecipe) -> None:
-        self.addresses = AddressChecker.load(recipe.addresses)
-        self.model: QualityModel | None = None
-        self.index: BenchmarkIndex | None = None
+        self.addresses = recipe.addresses
+        self.model: "QualityModel | None" = None
+        self.index: "BenchmarkIndex | None" = None
         if recipe.quality.model:
             from data_pipeline.quality.model import QualityModel
 
@@ -42,7 +42,7 @@ class PageTools:
         return registered_domain(url)
 
     def refused_address(self, url: str) -> Rejection | None:
-        return self.addresses.check(url)
+        return check_address(self.addresses, url) if url else None
 
     def quality(self, text: str) -> Score | None:
         return self.model.score(text) if self.model is not None and text else None

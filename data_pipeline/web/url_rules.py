@@ -13,7 +13,7 @@ from data_pipeline.errors import InputError
 from data_pipeline.recipe import Section
 from data_pipeline.storage import is_local, open_read
 from data_pipeline.web.domains import host_of, plain_host
-from data_pipeline.web.rules import Rejection
+from data_pipeline.web.rejection import Rejection
 
 WORDS = re.compile(r"[^\W_]+")
 # The first field of a line in a hosts file.
