@@ -1,8 +1,8 @@
 """Every item of a folder of benchmark files, whatever their form: what decontamination searches the crawl for.
 
 The forms that `phial eval` reads keep its task names and item ids, so that a list of dirty items fits its results. Of any other JSON, JSON
-lines, CSV or text file a row's question and answer are taken by the names of its fields. Answers that are a letter, a number or a key become
-the text of the option they name.
+lines, CSV or text file a row's question and answer are taken by the names of its fields. Answers that are a letter, a number or a key
+become the text of the option they name.
 """
 
 import ast
@@ -85,7 +85,7 @@ def benchmark_items(folder: str | Path, on_file: Callable[[Path, int], None] | N
 
 
 def task_of(path: Path, root: Path) -> tuple[str, str]:
-    """Task and split from where the file lies: `gsm8k/test.jsonl` is the split test of gsm8k, `gauntlet/copa.jsonl` the task gauntlet/copa."""
+    """Task and split by where the file lies: `gsm8k/test.jsonl` is gsm8k's split test, `gauntlet/copa.jsonl` the task gauntlet/copa."""
     top = root if root.is_dir() else root.parent
     parts = list(path.relative_to(top).parts)
     name = re.sub(r"\.(jsonl|json|csv|tsv|txt)(\.gz)?$", "", parts.pop(), flags=re.IGNORECASE)

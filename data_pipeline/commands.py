@@ -115,6 +115,22 @@ def data_extract(
     extract_verb(files, url, as_json)
 
 
+@data.command("decontaminate")
+def data_decontaminate(
+    files: list[str] = typer.Argument(metavar="FILE...", help="Parquet or JSON lines with a column text; globs are taken."),
+    benchmarks: list[str] = typer.Option(..., "--benchmarks", help="A folder of benchmark files. May be given again."),
+    out: str = typer.Option(..., "--out", help="The folder to write: clean/, contaminated/, contamination.json, split/."),
+    overrides: list[str] | None = typer.Option(
+        None, "--set", help="Override one setting, for example web.decontamination.words=10."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the record as one JSON object."),
+) -> None:
+    """Take texts that hold benchmark items out of files, and tell each benchmark's items apart into clean and dirty."""
+    from data_pipeline.web.decontamination.verbs import decontaminate_verb
+
+    decontaminate_verb(files, benchmarks, out, overrides or [], as_json)
+
+
 @tokenizer.callback()
 def tokenizer_verbs() -> None:
     """Train the byte-level BPE tokenizer, or convert a published one."""

@@ -41,8 +41,11 @@ class ItemName:
 
 
 class BenchmarkIndex:
-    """See `build`. Arrays: `keys` uint64 [grams] the hashes in rising order, `long` bool [grams], `starts` int64 [grams + 1] and `items` int32:
-    gram g is of the items `items[starts[g]:starts[g + 1]]`, none where it is the benchmark's own wording; `short_grams` int32 [items]."""
+    """See `build`.
+
+    Arrays: `keys` uint64 [grams], the hashes in rising order; `long` bool [grams]; `starts` int64 [grams + 1] and `items` int32: gram g is
+    of the items `items[starts[g]:starts[g + 1]]`, none where it is the benchmark's own wording; `short_grams` int32 [items].
+    """
 
     def __init__(self, settings: Decontamination, names: Sequence[ItemName], answers: list[np.ndarray], grams: "Grams") -> None:
         self.settings = settings
@@ -142,7 +145,7 @@ class BenchmarkIndex:
         return shorts / np.maximum(self.short_grams[items], 1)
 
     def searchable(self) -> np.ndarray:
-        """bool [items]: whether an item has an n-gram of its own; one that is too short, or is all wording of its benchmark, cannot be found."""
+        """bool [items]: whether an item has an n-gram of its own; one that is too short, or all wording, cannot be found."""
         known = np.zeros(len(self.names), bool)
         known[self.items] = True
         return known
@@ -181,29 +184,35 @@ def stands_in(answer: np.ndarray, words: np.ndarray) -> bool:
 
 def gather(words: list[np.ndarray], tasks: list[str], settings: Decontamination) -> Grams:
     """All n-grams of all items as the arrays of an index."""
-    keys, owners, lengths = [], [], []
+    known = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
+    task_of_item = np.array([known[task] for task in tasks], np.int64)
+    by_task = np.argsort(task_of_item, kind="stable").astype(np.int32)  # so that a gram's items of one task lie side by side
+    text = np.concatenate([words[item] for item in by_task])
+    lengths = np.array([len(words[item]) for item in by_task], np.int64)
+    owner_of_word = np.repeat(np.arange(len(words)), lengths)
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    keys, owners = [], []
+    for size in (settings.coverage_words, settings.words):
+        whole = np.flatnonzero(np.arange(len(text)) + size <= ends)  # n-grams that begin and end in one item
+        keys.append(ngram_hashes(text, size)[whole])
+        owners.append(owner_of_word[whole])
+    is_long = np.repeat([False, True], [len(one) for one in keys])
+    all_keys, all_owners = np.concatenate(keys), np.concatenate(owners)
+    order = np.lexsort((all_owners, all_keys))
+    all_keys, all_owners, is_long = all_keys[order], all_owners[order], is_long[order]
+    new_key = changes(all_keys)
+    once = new_key | changes(all_owners)
+    all_keys, all_owners, is_long, new_key = all_keys[once], all_owners[once], is_long[once], new_key[once]
     short_grams = np.zeros(len(words), np.int32)
-    for item, one in enumerate(words):
-        for size in (settings.coverage_words, settings.words):
-            grams = np.unique(ngram_hashes(one, size))
-            keys.append(grams)
-            owners.append(np.full(len(grams), item, np.int32))
-            lengths.append(np.full(len(grams), size == settings.words))
-            if size == settings.coverage_words:
-                short_grams[item] = len(grams)
-    all_keys, all_owners, all_long = np.concatenate(keys), np.concatenate(owners), np.concatenate(lengths)
-    order = np.argsort(all_keys, kind="stable")
-    all_keys, all_owners, all_long = all_keys[order], all_owners[order], all_long[order]
-    unique, first, numbers = np.unique(all_keys, return_index=True, return_inverse=True)
-    own = ~wording(numbers, all_owners, tasks, settings.max_item_frequency)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(numbers[own], minlength=len(unique)))]).astype(np.int64)
-    return unique, all_long[first], starts, all_owners[own], short_grams
+    short_grams[by_task] = np.bincount(all_owners[~is_long], minlength=len(words))
+    owners_by_item = by_task[all_owners]
+    runs = np.cumsum(new_key | changes(task_of_item[owners_by_item])) - 1  # of one n-gram in one task
+    own = np.bincount(runs, minlength=1)[runs] <= settings.max_item_frequency
+    numbers = np.cumsum(new_key) - 1
+    starts = np.concatenate([[0], np.cumsum(np.bincount(numbers[own], minlength=int(new_key.sum())))]).astype(np.int64)
+    return all_keys[new_key], is_long[new_key], starts, owners_by_item[own], short_grams
 
 
-def wording(numbers: np.ndarray, owners: np.ndarray, tasks: list[str], most: int) -> np.ndarray:
-    """bool per (n-gram, item): whether more than `most` items of the item's task have the n-gram."""
-    known = {task: number for number, task in enumerate(sorted(set(tasks)))}
-    of_item = np.array([known[task] for task in tasks], np.int64)
-    pairs = numbers.astype(np.int64) * len(known) + of_item[owners]
-    _, inverse, counts = np.unique(pairs, return_inverse=True, return_counts=True)
-    return counts[inverse] > most
+def changes(values: np.ndarray) -> np.ndarray:
+    """bool: where a value differs from the one before it; the first one does."""
+    return np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]

@@ -1,7 +1,7 @@
 """A compiled table of n-gram hashes: a page's words in, the known n-grams on it out.
 
-Hashes are those of `measures.ngram_hashes`, rolled over the page: (h - w[i-1] * ODD**(n-1)) * ODD + w[i+n-1] modulo 2**64. A long n-gram can
-only stand where its first words are a known short one, so the long ones cost nothing on pages that hold no item.
+Hashes are those of `measures.ngram_hashes`, rolled over the page: (h - w[i-1] * ODD**(n-1)) * ODD + w[i+n-1] modulo 2**64. A long n-gram
+can only stand where its first words are a known short one, so the long ones cost nothing on pages that hold no item.
 """
 
 import numpy as np

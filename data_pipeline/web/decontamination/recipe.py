@@ -15,10 +15,6 @@ class Decontamination(Section):
     near_coverage: float = Field(default=0.25, gt=0, le=1, description="from this share on a page is noted as a near hit")
     min_coverage_grams: int = Field(default=2, ge=1, description="coverage is evidence only with so many short n-grams found")
     max_document_frequency: int = Field(default=20, ge=1, description="an n-gram on more pages of the crawl than this is no evidence")
-    max_item_frequency: int = Field(
-        default=10, ge=1, description="an n-gram of more items of one task than this is wording of the benchmark"
-    )
+    max_item_frequency: int = Field(default=10, ge=1, description="an n-gram of more items of one task than this is its wording")
     answer_words: int = Field(default=3, ge=1, description="a near hit beside an answer of at least so many words is evidence")
-    answer_window: int = Field(
-        default=50, ge=0, le=10_000, description="how many words before and after the found n-grams are searched for it"
-    )
+    answer_window: int = Field(default=50, ge=0, le=10_000, description="words before and after the found n-grams in which it is searched")
