@@ -1,7 +1,7 @@
 """datatrove's token files.
 
-`NAME.ds` holds little-endian uint16 or uint32, `NAME.ds.index` the exclusive end of each document (uint64), `NAME.ds.metadata` the tokenizer
-and the bytes per token with a bar between them, the tokens, and the tokens in words. `NAME.ds.loss` is a mask, one byte per token.
+`NAME.ds` holds little-endian uint16 or uint32, `NAME.ds.index` the exclusive end of each document (uint64), and `NAME.ds.metadata` three
+lines: tokenizer and bytes per token with a bar between them, tokens, tokens in words. `NAME.ds.loss` is a mask, one byte per token.
 """
 
 from collections.abc import Iterator

@@ -76,7 +76,7 @@ def decide(
 def judge_page(index: BenchmarkIndex, grams: np.ndarray, answers: np.ndarray, settings: Decontamination) -> list[Found]:
     """The items that these n-grams are evidence of, or come near to."""
     items, longs, shorts = index.evidence(grams)
-    coverages = index.coverage(items, shorts)
+    coverages = index.coverages(items, shorts, grams, settings.near_coverage)
     enough = shorts >= settings.min_coverage_grams
     beside = np.isin(items, answers)
     found = []

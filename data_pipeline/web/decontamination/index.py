@@ -44,15 +44,18 @@ class BenchmarkIndex:
     """See `build`.
 
     Arrays: `keys` uint64 [grams], the hashes in rising order; `long` bool [grams]; `starts` int64 [grams + 1] and `items` int32: gram g is
-    of the items `items[starts[g]:starts[g + 1]]`, none where it is the benchmark's own wording; `short_grams` int32 [items].
+    of the items `items[starts[g]:starts[g + 1]]`, none where it is the benchmark's own wording. `words` are each item's word hashes.
     """
 
-    def __init__(self, settings: Decontamination, names: Sequence[ItemName], answers: list[np.ndarray], grams: "Grams") -> None:
+    def __init__(
+        self, settings: Decontamination, names: Sequence[ItemName], words: list[np.ndarray], answers: list[np.ndarray], grams: "Grams"
+    ) -> None:
         self.settings = settings
         self.names = names
+        self.words = words
         self.answers = answers
         self.files: list[tuple[str, int]] = []  # every file that was read and its items
-        self.keys, self.long, self.starts, self.items, self.short_grams = grams
+        self.keys, self.long, self.starts, self.items = grams
         self._bits = max(4, int(2 * len(self.keys)).bit_length())
         self._table = np.full(2**self._bits, -1, np.int32)
         self._sieve_bits = max(6, int(SIEVE_BITS_PER_KEY * len(self.keys)).bit_length())
@@ -88,7 +91,7 @@ class BenchmarkIndex:
             seen.add(name)
         words = [hashes_of(f"{item.question}\n{item.answer}") for item in items]
         answers = [hashes_of(item.answer) for item in items]
-        return cls(settings, names, answers, gather(words, [name.task for name in names], settings))
+        return cls(settings, names, words, answers, gather(words, [name.task for name in names], settings))
 
     @property
     def fingerprint(self) -> str:
@@ -140,9 +143,22 @@ class BenchmarkIndex:
         longs = np.bincount(inverse, weights=is_long, minlength=len(found)).astype(np.int64)
         return found, longs, np.bincount(inverse, minlength=len(found)) - longs
 
-    def coverage(self, items: np.ndarray, shorts: np.ndarray) -> np.ndarray:
-        """The share of each item's short n-grams that were found."""
-        return shorts / np.maximum(self.short_grams[items], 1)
+    def coverages(self, items: np.ndarray, shorts: np.ndarray, grams: np.ndarray, least: float) -> np.ndarray:
+        """float [items]: the share of each item's words that lie in one of these short n-grams; 0 where it cannot reach `least`.
+
+        `items` and `shorts` are what `evidence(grams)` gave.
+        """
+        size = self.settings.coverage_words
+        lengths = np.array([len(self.words[item]) for item in items.tolist()], np.int64)
+        shares = np.zeros(len(items))
+        keys = self.keys[grams]  # rising, as grams are
+        for place in np.flatnonzero(shorts * size >= least * lengths).tolist():
+            found = np.flatnonzero(np.isin(ngram_hashes(self.words[items[place]], size), keys))
+            covered = np.zeros(lengths[place], bool)
+            for offset in range(size):
+                covered[found + offset] = True
+            shares[place] = covered.mean()
+        return shares
 
     def searchable(self) -> np.ndarray:
         """bool [items]: whether an item has an n-gram of its own; one that is too short, or all wording, cannot be found."""
@@ -153,7 +169,7 @@ class BenchmarkIndex:
     def _answers_beside(self, words: np.ndarray, grams: np.ndarray, places: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Items with a near hit whose answer's words stand in a row within the window around their n-grams."""
         items, _, shorts = self.evidence(found)
-        near = items[self.coverage(items, shorts) >= self.settings.near_coverage]
+        near = items[self.coverages(items, shorts, found, self.settings.near_coverage) >= self.settings.near_coverage]
         beside = []
         for item in near.tolist():
             answer = self.answers[item]
@@ -167,7 +183,7 @@ class BenchmarkIndex:
         return np.array(beside, np.int32)
 
 
-Grams = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Grams = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def hashes_of(text: str) -> np.ndarray:
@@ -203,14 +219,12 @@ def gather(words: list[np.ndarray], tasks: list[str], settings: Decontamination)
     new_key = changes(all_keys)
     once = new_key | changes(all_owners)
     all_keys, all_owners, is_long, new_key = all_keys[once], all_owners[once], is_long[once], new_key[once]
-    short_grams = np.zeros(len(words), np.int32)
-    short_grams[by_task] = np.bincount(all_owners[~is_long], minlength=len(words))
     owners_by_item = by_task[all_owners]
     runs = np.cumsum(new_key | changes(task_of_item[owners_by_item])) - 1  # of one n-gram in one task
     own = np.bincount(runs, minlength=1)[runs] <= settings.max_item_frequency
     numbers = np.cumsum(new_key) - 1
     starts = np.concatenate([[0], np.cumsum(np.bincount(numbers[own], minlength=int(new_key.sum())))]).astype(np.int64)
-    return all_keys[new_key], is_long[new_key], starts, owners_by_item[own], short_grams
+    return all_keys[new_key], is_long[new_key], starts, owners_by_item[own]
 
 
 def changes(values: np.ndarray) -> np.ndarray:

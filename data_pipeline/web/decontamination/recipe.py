@@ -10,8 +10,8 @@ class Decontamination(Section):
 
     benchmarks: tuple[str, ...] = Field(default=(), description="folders of benchmark files; every form that benchmark_items reads")
     words: int = Field(default=13, ge=9, le=64, description="one n-gram of so many words in common is evidence; GPT-3: 13")
-    coverage_words: int = Field(default=8, ge=4, le=32, description="n-grams of so many words are counted for the coverage of an item")
-    coverage: float = Field(default=0.5, gt=0, le=1, description="share of an item's short n-grams on one page that is evidence")
+    coverage_words: int = Field(default=8, ge=4, le=32, description="n-grams of so many words make up the coverage of an item")
+    coverage: float = Field(default=0.5, gt=0, le=1, description="share of an item's words in short n-grams on one page that is evidence")
     near_coverage: float = Field(default=0.25, gt=0, le=1, description="from this share on a page is noted as a near hit")
     min_coverage_grams: int = Field(default=2, ge=1, description="coverage is evidence only with so many short n-grams found")
     max_document_frequency: int = Field(default=20, ge=1, description="an n-gram on more pages of the crawl than this is no evidence")
