@@ -125,6 +125,42 @@ def data_extract(
     extract_verb(files, url, as_json)
 
 
+@data.command("decontaminate")
+def data_decontaminate(
+    files: list[str] = typer.Argument(metavar="FILE...", help="Parquet or JSON lines with a column text; globs are taken."),
+    benchmarks: list[str] = typer.Option(..., "--benchmarks", help="A folder of benchmark files. May be given again."),
+    out: str = typer.Option(..., "--out", help="The folder to write: clean/, contaminated/, contamination.json, split/."),
+    overrides: list[str] | None = typer.Option(None, "--set", help="Override one setting, for example web.decontamination.words=10."),
+    as_json: bool = typer.Option(False, "--json", help="Print the record as one JSON object."),
+) -> None:
+    """Take texts that hold benchmark items out of files, and tell each benchmark's items apart into clean and dirty."""
+    from data_pipeline.web.decontamination.verbs import decontaminate_verb
+
+    decontaminate_verb(files, benchmarks, out, overrides or [], as_json)
+
+
+@data.command("convert")
+def data_convert(
+    source: str = typer.Argument(metavar="SRC", help="Token shards, .ds, .bin/.idx; or documents: .parquet, .jsonl, .jsonl.gz."),
+    destination: str = typer.Argument(metavar="DST", help="What to write; its ending tells the form, none means token shards."),
+    from_form: str = typer.Option("", "--from", help="shards, datatrove, megatron, parquet or jsonl, where SRC does not show it."),
+    to_form: str = typer.Option("", "--to", help="The same for DST."),
+    dtype: str = typer.Option("", "--dtype", help="Of the ids: uint16, uint32 (datatrove) or int32 (Megatron); else as in SRC."),
+    tokenizer_folder: str = typer.Option("", "--tokenizer", help="Whose tokens they are; needed to write token shards."),
+    name: str = typer.Option("", "--source", help="The source's name in the shards' manifest; else the folder's."),
+    ignore_loss_mask: bool = typer.Option(False, "--ignore-loss-mask", help="Leave a .ds.loss file behind instead of refusing it."),
+    as_json: bool = typer.Option(False, "--json", help="Print the counts as one JSON object."),
+) -> None:
+    """Token files of other programs to ours and back, and documents between Parquet and JSON lines."""
+    from data_pipeline.interchange.convert import Settings
+    from data_pipeline.interchange.verbs import convert_verb
+
+    settings = Settings(
+        from_form=from_form, to_form=to_form, dtype=dtype, tokenizer=tokenizer_folder, source=name, ignore_loss_mask=ignore_loss_mask
+    )
+    convert_verb(source, destination, settings, as_json)
+
+
 @tokenizer.callback()
 def tokenizer_verbs() -> None:
     """Train the byte-level BPE tokenizer, or convert a published one."""

@@ -27,6 +27,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Draws the items of --limit.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest written answer, in tokens.")] = 32,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of tokenizer.json where the model has none.")] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="Folder of clean and dirty items that decontamination wrote; their scores are told apart.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Score a model on benchmarks: letter and option-text accuracy by family, exact answers, bits per byte, preferences."""
@@ -59,6 +62,7 @@ def evaluate(
             scoring=scoring,
             max_new_tokens=max_new_tokens,
             tokenizer=tokenizer,
+            split=split,
             progress=progress,
         )
     if as_json:
@@ -93,7 +97,22 @@ def print_results(results: dict[str, Any], console: "Console", out: Path) -> Non
         cut = {what: count for what, count in task.get("truncations", {}).items() if count}
         if cut:
             console.print(f"{name}: " + ", ".join(f"{what.replace('_', ' ')}: {count}" for what, count in cut.items()))
+    for name, task in results["tasks"].items():
+        for line in contamination_lines(name, task):
+            console.print(line)
     console.print(f"results.json and items.jsonl are in {out}")
+
+
+def contamination_lines(name: str, task: dict[str, Any]) -> list[str]:
+    """The scores on clean and dirty items, where a split was given."""
+    if "split" in task:
+        return [f"{name}: {task['split']}"]
+    parts = {part: task[part] for part in ("clean", "dirty", "unchecked") if part in task}
+    told = [
+        f"{part} {one['score']:.4f} ± {one['standard_error']:.4f} ({one['items']} items)" if one["items"] else f"{part} 0 items"
+        for part, one in parts.items()
+    ]
+    return [f"{name}: " + ", ".join(told)] if told else []
 
 
 def scorings(task: dict[str, Any]) -> dict[str, Any]:

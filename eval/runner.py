@@ -5,12 +5,14 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import InputError
 from data_pipeline.storage import write_json, write_json_lines
 from eval.benchmarks import Benchmark, Settings, find_benchmarks
+from eval.contamination import by_contamination, read_split
 from eval.models import Model, open_model
 from eval.progress_log import ProgressLog
 
@@ -32,11 +34,13 @@ def evaluate(
     scoring: str = "letter",
     max_new_tokens: int = 32,
     tokenizer: str | Path | None = None,
+    split: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Scores `model` (a folder, or an opened model) on `tasks` with the files of the folder `data`.
 
     `chat` "auto" uses the chat format where the model has a template. `limit` takes that many items of each task, drawn with `seed`.
+    With `split`, a folder that decontamination wrote, each task also has its score on `clean`, `dirty` and `unchecked` items.
     With `out`, writes OUT/results.json and OUT/items.jsonl after each task, and goes on from OUT/progress.jsonl where a run was killed.
     Returns what results.json holds: {"format", "model", "settings", "tasks": {task: {"score", "standard_error", "items", "chance",
     "protocol", "families", ...}}}. Raises InputError for an unknown task, a missing file, or a folder that is no model.
@@ -49,6 +53,7 @@ def evaluate(
     if not Path(data).is_dir():
         raise InputError(f"{data}: no such folder; benchmark data is a folder with {'; '.join(row.files for row in rows.values())}")
     read = {name: sampled(row.read(Path(data)), limit, seed) for name, row in rows.items()}
+    splits = {name: read_split(split, name) for name in rows} if split is not None else {}
     opened = model if isinstance(model, Model) else open_model(model, tokenizer)
     settings = Settings(shots=shots, chat=use_chat(opened, chat), protocol=protocol, scoring=scoring, max_new_tokens=max_new_tokens)
     log = ProgressLog(None if out is None else Path(out) / "progress.jsonl")
@@ -63,6 +68,9 @@ def evaluate(
         form = row.protocol(settings, opened)
         found = run_task(opened, name, row, settings, form, read[name], Path(data), log, progress)
         results["tasks"][name] = {**row.summarise(found, form), "protocol": form}
+        if split is not None:
+            parts = by_contamination(name, found, splits[name], partial(row.summarise, form=form))
+            results["tasks"][name] |= parts
         written += [{"task": name, **one} for one in found]
         if out is not None:
             write_json_lines(Path(out) / "items.jsonl", written)

@@ -81,7 +81,7 @@ class ShardWriter:
         self.pending: list[NDArray[Any]] = []
         self.pending_tokens = 0
 
-    def add(self, ids: list[int]) -> None:
+    def add(self, ids: list[int] | NDArray[Any]) -> None:
         if self.pending and self.pending_tokens + len(ids) > self.shard_tokens:
             self.close()
         self.pending.append(np.array(ids, self.dtype))

@@ -1,0 +1,1 @@
+"""Token files and document files of other programs, read and written."""
