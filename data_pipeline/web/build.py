@@ -103,6 +103,8 @@ def assemble(
             )
         clock.lap("settle")
         route(recipe, crawl, settled, folder, funnel)
+        if settled.contamination is not None:
+            settled.contamination.write(folder, crawl)
         clock.lap("route")
         record = funnel.record()
         storage.write_json(folder / "funnel.json", record)

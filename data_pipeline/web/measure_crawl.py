@@ -36,7 +36,7 @@ def crawl_files(recipe: WebRecipe, paths: list[str]) -> list[CrawlFile]:
 
 def measuring(recipe: WebRecipe) -> dict[str, Any]:
     """What of a recipe decides the measured values; thresholds do not."""
-    from data_pipeline.web.decontamination import fingerprint_of as of_benchmarks
+    from data_pipeline.web.contamination_step import fingerprint_of as of_benchmarks
     from data_pipeline.web.url_rules import fingerprint_of as of_addresses
 
     return {

@@ -12,7 +12,7 @@ from data_pipeline.web.url_rules import check_address
 
 if TYPE_CHECKING:
     from data_pipeline.quality.model import QualityModel
-    from data_pipeline.web.decontamination import BenchmarkIndex
+    from data_pipeline.web.decontamination.index import BenchmarkIndex
 
 
 class Score(Protocol):
@@ -27,16 +27,16 @@ class PageTools:
 
     def __init__(self, recipe: WebRecipe) -> None:
         self.addresses = recipe.addresses
-        self.model: "QualityModel | None" = None
-        self.index: "BenchmarkIndex | None" = None
+        self.model: QualityModel | None = None
+        self.index: BenchmarkIndex | None = None
         if recipe.quality.model:
             from data_pipeline.quality.model import QualityModel
 
             self.model = QualityModel.load(recipe.quality.model)
         if recipe.decontamination.benchmarks:
-            from data_pipeline.web.decontamination import BenchmarkIndex
+            from data_pipeline.web.decontamination.index import BenchmarkIndex
 
-            self.index = BenchmarkIndex.build(recipe.decontamination)
+            self.index = BenchmarkIndex.build(recipe.decontamination.benchmarks, recipe.decontamination)
 
     def domain(self, url: str) -> str:
         return registered_domain(url)
@@ -48,7 +48,9 @@ class PageTools:
         return self.model.score(text) if self.model is not None and text else None
 
     def hits(self, hashes: np.ndarray) -> bytes:
-        return self.index.match(hashes).tobytes() if self.index is not None else b""
+        from data_pipeline.web.contamination_step import stored
+
+        return stored(self.index.match(hashes)) if self.index is not None else b""
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.quality.recipe import QualityRecipe
 from data_pipeline.recipe import Section
-from data_pipeline.web.decontamination import Decontamination
+from data_pipeline.web.decontamination.recipe import Decontamination
 from data_pipeline.web.duplicates.recipe import Duplicates
 from data_pipeline.web.reading import ReadLimits
 from data_pipeline.web.repeated_lines import LineRules

@@ -1,19 +1,22 @@
 """The last pass: each measured page to its file and its row of the ledger, a batch at a time."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 
 from data_pipeline.web.funnel import Funnel
 from data_pipeline.web.recipe import WebRecipe
-from data_pipeline.web.settle import CONTAMINATED, EMPTIED, EXACT, NEAR, PASSED, REASONS, SAME_ADDRESS, Crawl, Settled
+from data_pipeline.web.settle import ANSWER, COVERAGE, EMPTIED, EXACT, NEAR, NGRAMS, PASSED, REASONS, SAME_ADDRESS, Crawl, Settled
 from data_pipeline.web.tables import DROPPED, KEPT, LEDGER, SEGMENT, TableWriter
 from data_pipeline.web.verdicts import Verdicts, judge_batch
 
 
 def route(recipe: WebRecipe, crawl: Crawl, settled: Settled, folder: Path, funnel: Funnel) -> None:
     """Writes kept.parquet, held_out.parquet, dropped.parquet and ledger.parquet into `folder` and counts every page in the funnel."""
+    labels = settled.contamination.labels() if settled.contamination is not None else {}
     names = [name for name in SEGMENT.names if name not in ("text_key", "address_key", "signature", "hits")]
     with (
         TableWriter(folder / "kept.parquet", KEPT) as kept,
@@ -22,7 +25,7 @@ def route(recipe: WebRecipe, crawl: Crawl, settled: Settled, folder: Path, funne
         TableWriter(folder / "ledger.parquet", LEDGER) as ledger,
     ):
         for place, batch in crawl.batches(names):
-            rows = ledger_rows(recipe, batch, place, settled)
+            rows = ledger_rows(recipe, batch, place, settled, labels)
             outcome = np.array(rows.column("outcome").to_pylist())
             funnel.count(rows)
             ledger.add(rows)
@@ -45,8 +48,10 @@ def without_lines(rows: pa.RecordBatch, places: np.ndarray, settled: Settled) ->
     return pa.RecordBatch.from_pydict(columns)
 
 
-def ledger_rows(recipe: WebRecipe, batch: pa.RecordBatch, place: int, settled: Settled) -> pa.RecordBatch:
-    """The batch with every column that the written tables have beyond what was measured."""
+def ledger_rows(
+    recipe: WebRecipe, batch: pa.RecordBatch, place: int, settled: Settled, labels: Mapping[int, str] = MappingProxyType({})
+) -> pa.RecordBatch:
+    """The batch with every column that the written tables have beyond what was measured; `labels` are the benchmark items of pages."""
     size = batch.num_rows
     places = np.arange(place, place + size)
     verdicts = judge_batch(recipe, batch)
@@ -64,7 +69,7 @@ def ledger_rows(recipe: WebRecipe, batch: pa.RecordBatch, place: int, settled: S
         "threshold": verdicts.threshold,
         "clean": verdicts.clean & passed,
         "outcome": np.where(~passed, "dropped", np.where(held_out, "held_out", "kept")),
-        "contamination": [settled.contamination.get(one, "") for one in places.tolist()],
+        "contamination": [labels.get(one, "") for one in places.tolist()],
         "cluster": cluster,
         "representative": representative,
         "duplicate_of": duplicate,
@@ -84,7 +89,9 @@ def drop_settled(recipe: WebRecipe, verdicts: Verdicts, settled: Settled, places
         SAME_ADDRESS: 1.0,
         EXACT: 1.0,
         NEAR: recipe.duplicates.threshold,
-        CONTAMINATED: recipe.decontamination.coverage,
+        NGRAMS: 1.0,
+        COVERAGE: recipe.decontamination.coverage,
+        ANSWER: recipe.decontamination.near_coverage,
         EMPTIED: float(recipe.rules.min_words),
     }
     for fate, (reason, measure) in REASONS.items():

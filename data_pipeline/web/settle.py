@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from data_pipeline.web.contamination_step import Contamination
 from data_pipeline.web.duplicates import ClusterBuilder
 from data_pipeline.web.line_step import LineStep
 from data_pipeline.web.recipe import WebRecipe
@@ -23,14 +24,17 @@ KEY = np.dtype("V16")
 NO_KEY = bytes(16)
 
 # What drops a page that its own values let pass.
-PASSED, SAME_ADDRESS, EXACT, NEAR, CONTAMINATED, EMPTIED = range(6)
+PASSED, SAME_ADDRESS, EXACT, NEAR, NGRAMS, COVERAGE, ANSWER, EMPTIED = range(8)
 REASONS = {
     SAME_ADDRESS: ("same_address", "address"),
     EXACT: ("exact_duplicate", "similarity"),
     NEAR: ("near_duplicate", "similarity"),
-    CONTAMINATED: ("contaminated", "coverage"),
+    NGRAMS: ("contaminated", "long_ngrams"),  # an item's long n-gram stands on the page
+    COVERAGE: ("contaminated", "coverage"),
+    ANSWER: ("contaminated", "coverage_beside_answer"),
     EMPTIED: ("repeated_lines", "words"),  # too little is left without them
 }
+BY_FINDING = {"exact": NGRAMS, "coverage": COVERAGE, "answer": ANSWER}
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Settled:
     stays: np.ndarray  # int64: the page that stays for it; its own place where there is none other
     held_out: np.ndarray  # bool
     lines: LineStep | None = None
-    contamination: dict[int, str] = field(default_factory=dict)  # page -> "task:item" lines
+    contamination: Contamination | None = None
     names: dict[int, str] = field(default_factory=dict)  # ids of the pages that stay for others, and of the first pages of clusters
     firsts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # the first page of the cluster of each page
 
@@ -205,8 +209,12 @@ def measure_similarity(settled: Settled, crawl: Crawl) -> None:
 
 
 def drop_contaminated(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: Candidates) -> Candidates:
-    """Pages with benchmark items in them are dropped, or only marked where the recipe says so; returns those that stay."""
-    raise NotImplementedError
+    """Pages with benchmark items in them are dropped; returns those that stay."""
+    settled.contamination = Contamination.find(recipe.decontamination, crawl, found.rows)
+    for place, item in settled.contamination.pages().items():
+        settled.fate[place] = BY_FINDING[item.reason]
+        settled.value[place] = item.long_grams if item.reason == "exact" else item.coverage
+    return found.of(np.flatnonzero(settled.fate[found.rows] == PASSED))
 
 
 def drop_emptied(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: Candidates, scratch: Path) -> Candidates:
@@ -215,7 +223,7 @@ def drop_emptied(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: Candi
     rows, words = settled.lines.emptied(crawl, recipe.rules.min_words)
     settled.fate[rows] = EMPTIED
     settled.value[rows] = words
-    return found.of(np.flatnonzero(~np.isin(found.rows, rows)))
+    return found.of(np.flatnonzero(settled.fate[found.rows] == PASSED))
 
 
 def chosen(keys: list[bytes], names: list[int], share: float, seed: int) -> list[int]:

@@ -16,7 +16,7 @@ from data_pipeline.benchmark_items import Item, benchmark_items
 from data_pipeline.errors import InputError
 from data_pipeline.web.decontamination.lookup import insert, scan
 from data_pipeline.web.decontamination.recipe import Decontamination
-from data_pipeline.web.measures import WORD, ngram_hashes, word_hashes
+from data_pipeline.web.measures import hashes_of, ngram_hashes
 
 SIEVE_BITS_PER_KEY = 16
 
@@ -184,11 +184,6 @@ class BenchmarkIndex:
 
 
 Grams = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def hashes_of(text: str) -> np.ndarray:
-    """The word hashes of a text: the array that `measures.measure` gives beside its values."""
-    return word_hashes(WORD.findall(text.lower()))
 
 
 def stands_in(answer: np.ndarray, words: np.ndarray) -> bool:
