@@ -40,6 +40,12 @@ class OpenGroup:
         stop = start + self.settings.rows
         self.compared += int(join_groups(keys, documents, where, rows, start, stop, self.needed, self.parent, *groups))
 
+    def leave_out_joined(self, keys: np.ndarray, documents: np.ndarray, alone: np.ndarray) -> None:
+        """Marks records as alone whose whole group is one cluster already."""
+        from data_pipeline.web.duplicates.loops import leave_out_joined
+
+        leave_out_joined(keys, documents, self.parent, alone)
+
     def roots(self) -> np.ndarray:
         """For each document the first of its cluster: int64 [documents]."""
         from data_pipeline.web.duplicates.loops import flatten
