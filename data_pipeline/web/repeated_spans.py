@@ -96,12 +96,11 @@ def follow(words, starts, document, places, others, other_places, k, shortest, s
     return found
 
 
-def words_of(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The hash of each word in lower case, uint64 [words], and where each begins and ends in the text, int64 [words, 2]."""
-    found = [(match.group(), match.start(), match.end()) for match in WORD.finditer(text)]
-    known = {word: xxhash.xxh3_64_intdigest(word.lower().encode("utf-8", "surrogatepass")) for word in {word for word, _, _ in found}}
-    hashes = np.fromiter((known[word] for word, _, _ in found), np.uint64, len(found))
-    return hashes, np.array([(start, stop) for _, start, stop in found], np.int64).reshape(-1, 2)
+def words_of(text: str) -> np.ndarray:
+    """The hash of each word in lower case: uint64 [words]."""
+    words = WORD.findall(text)
+    known = {word: xxhash.xxh3_64_intdigest(word.lower().encode("utf-8", "surrogatepass")) for word in set(words)}
+    return np.fromiter((known[word] for word in words), np.uint64, len(words))
 
 
 def strip_spans(text: str, spans: np.ndarray) -> tuple[str, int]:
@@ -111,12 +110,12 @@ def strip_spans(text: str, spans: np.ndarray) -> tuple[str, int]:
     """
     if not len(spans):
         return text, 0
-    places = words_of(text)[1]
+    places = [match.span() for match in WORD.finditer(text)]
     kept, at = [], 0
     for first, behind in spans[np.argsort(spans[:, 0], kind="stable"), :2]:
-        start, stop = int(places[first, 0]), int(places[behind - 1, 1])
+        start, stop = places[first][0], places[behind - 1][1]
         if behind < len(places):
-            stop += len(text[stop : int(places[behind, 0])].split("\n", 1)[0])
+            stop += len(text[stop : places[behind][0]].split("\n", 1)[0])
         else:
             stop += len(text[stop:].split("\n", 1)[0])
         kept.append(text[at : max(start, at)])

@@ -9,7 +9,7 @@ import pytest
 import xxhash
 
 from data_pipeline.errors import InputError
-from data_pipeline.web.duplicates import Duplicates, clusters, exact_originals, signature, similarity, text_key
+from data_pipeline.web.duplicates import Duplicates, clusters, exact_originals, exact_originals_of, signature, similarity, text_key
 from data_pipeline.web.duplicates.interchange import interchange_signature, write_interchange
 from data_pipeline.web.duplicates.signatures import collision_probability, hashed_words, needed_places, permutations
 from data_pipeline.web.measures import measure, ngram_hashes
@@ -80,6 +80,10 @@ def test_short_and_empty_documents() -> None:
 def test_exact_duplicates_differ_in_white_space_only() -> None:
     keys = [text_key(text) for text in ("a b", "a  b\n", "a c", "a b")]
     assert exact_originals(keys) == [0, 0, 2, 0]
+    many = [text_key(str(number % 37 * number)) for number in range(500)]
+    table = np.frombuffer(b"".join(many), np.uint8).reshape(-1, 16)
+    assert exact_originals_of(table).tolist() == exact_originals(many) != list(range(500))
+    assert exact_originals_of(table[:0]).tolist() == []
 
 
 def test_a_signature_is_its_definition() -> None:
