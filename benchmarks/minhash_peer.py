@@ -9,6 +9,7 @@ import json
 import struct
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def equal(folder: Path) -> dict[str, Any]:
         shingles = [step.get_shingles(text) for text in texts]
         found[f"{hash} {precision}"] = [flat(step.get_signature(one)) if one.size else None for one in shingles]
     words = [list(step.word_tokenizer.word_tokenize(simplify(text, step.config.norm_config))) for text in texts]
-    return {"words": words, "signatures": found}
+    return {"words": words, "signatures": found, "versions": {name: version(name) for name in ("datatrove", "spacy", "numpy")}}
 
 
 def pairs(folder: Path) -> dict[str, Any]:
