@@ -30,6 +30,9 @@ class LineRules(Section):
     words: int = Field(default=4, ge=1, le=1000, description="shorter lines always stay: headings and code recur for good reasons")
     unit: Literal["line", "paragraph"] = Field(default="line", description="paragraph: lines up to the next empty one are one")
     scope: Literal["site", "crawl"] = Field(default="site", description="whether documents are counted per site or over the whole crawl")
+    span_words: int = Field(
+        default=0, ge=0, le=10_000, description="runs of this many words that an earlier page has go; 0: none; 50 is usual"
+    )
     keep_first: bool = Field(default=False, description="whether the first document that has the line keeps it")
 
 

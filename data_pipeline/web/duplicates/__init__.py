@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_pipeline.web.duplicates.builder import ClusterBuilder
-    from data_pipeline.web.duplicates.clustering import clusters, exact_originals
+    from data_pipeline.web.duplicates.clustering import clusters, exact_originals, exact_originals_of
     from data_pipeline.web.duplicates.recipe import Duplicates
     from data_pipeline.web.duplicates.representatives import choose_representatives, cluster_sizes
     from data_pipeline.web.duplicates.signatures import signature, similarity, text_key
@@ -15,6 +15,7 @@ __all__ = [
     "text_key",
     "clusters",
     "exact_originals",
+    "exact_originals_of",
     "ClusterBuilder",
     "choose_representatives",
     "cluster_sizes",
@@ -26,6 +27,7 @@ FILES = {
     "text_key": "signatures",
     "clusters": "clustering",
     "exact_originals": "clustering",
+    "exact_originals_of": "clustering",
     "ClusterBuilder": "builder",
     "choose_representatives": "representatives",
     "cluster_sizes": "representatives",

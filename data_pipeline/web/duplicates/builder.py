@@ -18,7 +18,7 @@ import numpy as np
 from data_pipeline.errors import InputError
 from data_pipeline.web.duplicates.clustering import OpenGroup, check_signatures, keys_of
 from data_pipeline.web.duplicates.recipe import Duplicates
-from data_pipeline.web.duplicates.runs import merged, write_run
+from data_pipeline.web.duplicates.runs import PLACE_BITS, merged, write_packed_run
 
 IN_SNAPSHOT, IN_CRAWL = 1, 2  # levels: where a document was found to be a duplicate; 0: it is none
 LEAST_MEMORY = 1 << 16
@@ -111,6 +111,7 @@ class ClusterBuilder:
             for band in range(self.settings.bands if self.documents else 0):
                 groups.start_band()
                 for keys, documents, alone in self.sorted_records(band, numbers, taking_part):
+                    groups.leave_out_joined(keys, documents, alone)
                     places = np.flatnonzero(~alone)
                     rows, rank = signatures.look_up(documents[places])
                     where = np.full(len(keys), -1, np.int64)
@@ -123,23 +124,19 @@ class ClusterBuilder:
         self, band: int, numbers: np.ndarray | None, taking_part: np.ndarray | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """The band's records by key, then document, in stretches: keys, documents, and whether the key is surely no other's."""
+        from data_pipeline.web.duplicates.loops import mix_in
+
         runs: list[Path] = []
-        size = max(1024, self.memory // 64)  # documents whose keys, order and copies fit into memory while they are sorted
+        size = min(max(1024, self.memory // 64), 1 << PLACE_BITS)  # documents whose keys and copies of them fit while they are sorted
         with contextlib.ExitStack() as cleanup, open(self.place(band), "rb") as file:
             for start in range(0, self.documents, size):
                 keys = np.fromfile(file, np.uint64, size)
-                documents = np.arange(start, start + len(keys), dtype=np.int64)
+                stop = start + len(keys)
                 if numbers is not None:
-                    from data_pipeline.web.duplicates.loops import mix_in
-
-                    mix_in(keys, numbers[start : start + len(keys)])
-                if taking_part is not None:
-                    mask = taking_part[start : start + len(keys)]
-                    keys, documents = keys[mask], documents[mask]
-                run = self.folder / f"run-{len(runs):05d}.bin"
-                cleanup.callback(run.unlink, missing_ok=True)
-                write_run(run, keys, documents)
-                runs.append(run)
+                    mix_in(keys, numbers[start:stop])
+                runs.append(self.folder / f"run-{len(runs):05d}.bin")
+                cleanup.callback(runs[-1].unlink, missing_ok=True)
+                write_packed_run(runs[-1], keys, start, None if taking_part is None else taking_part[start:stop])
             stretch = max(256, self.memory // 2 // (4 * self.settings.bands * self.settings.rows))
             yield from merged(runs, stretch)
 

@@ -40,6 +40,12 @@ class OpenGroup:
         stop = start + self.settings.rows
         self.compared += int(join_groups(keys, documents, where, rows, start, stop, self.needed, self.parent, *groups))
 
+    def leave_out_joined(self, keys: np.ndarray, documents: np.ndarray, alone: np.ndarray) -> None:
+        """Marks records as alone whose whole group is one cluster already."""
+        from data_pipeline.web.duplicates.loops import leave_out_joined
+
+        leave_out_joined(keys, documents, self.parent, alone)
+
     def roots(self) -> np.ndarray:
         """For each document the first of its cluster: int64 [documents]."""
         from data_pipeline.web.duplicates.loops import flatten
@@ -96,3 +102,14 @@ def exact_originals(keys: Sequence[bytes]) -> list[int]:
     """For each document the first one with the same text."""
     first: dict[bytes, int] = {}
     return [first.setdefault(key, place) for place, key in enumerate(keys)]
+
+
+def exact_originals_of(keys: np.ndarray) -> np.ndarray:
+    """The same for many documents: keys are uint8 [documents, 16], originals int64 [documents]; 40 bytes per document are needed."""
+    halves = np.ascontiguousarray(keys, np.uint8).view(np.uint64).reshape(-1, 2)
+    order = np.lexsort((halves[:, 0], halves[:, 1]))  # stable: equal keys by document
+    first = np.ones(len(order), bool)
+    first[1:] = (halves[order[1:]] != halves[order[:-1]]).any(axis=1)
+    originals = np.empty(len(order), np.int64)
+    originals[order] = order[first][np.cumsum(first) - 1]
+    return originals

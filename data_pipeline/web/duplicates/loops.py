@@ -91,6 +91,28 @@ def join(parent, one, other):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def leave_out_joined(keys, documents, parent, alone):  # type: ignore[no-untyped-def]
+    """Marks the groups of equal keys as alone whose documents are all in one cluster by now: nothing can come of them any more.
+
+    The first and the last group stay, since they may go on beyond this stretch of records.
+    """
+    start = 0
+    for stop in range(1, len(keys)):
+        if keys[stop] == keys[start]:
+            continue
+        if start > 0 and stop - start > 1:
+            first = root(parent, documents[start])
+            joined = True
+            for one in range(start + 1, stop):
+                if root(parent, documents[one]) != first:
+                    joined = False
+                    break
+            if joined:
+                alone[start:stop] = True
+        start = stop
+
+
+@compiled
 def joins(one, other, start, stop, needed):  # type: ignore[no-untyped-def]
     """Whether two signatures agree in all places from start to stop and in `needed` places altogether."""
     for place in range(start, stop):

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+PLACE_BITS = 22
+KEY_BITS = 64 - PLACE_BITS
+PLACE_MASK = np.uint64((1 << PLACE_BITS) - 1)
+
 
 def write_run(path: Path, keys: np.ndarray, numbers: np.ndarray) -> None:
     """Writes records by rising key, equal keys in their order: all keys (uint64 [n]), then all numbers (int64 [n])."""
@@ -12,6 +16,20 @@ def write_run(path: Path, keys: np.ndarray, numbers: np.ndarray) -> None:
     with open(path, "wb") as file:
         file.write(keys[order].data)
         file.write(numbers[order].data)
+
+
+def write_packed_run(path: Path, keys: np.ndarray, first: int, taking_part: np.ndarray | None) -> None:
+    """The same for the numbers first, first + 1, ... (at most 2**PLACE_BITS) of those that take part; of a key its upper KEY_BITS stay.
+
+    Keys and places are sorted as one number each, which is several times as fast as an order of places.
+    """
+    packed = (keys & ~PLACE_MASK) | np.arange(len(keys), dtype=np.uint64)
+    if taking_part is not None:
+        packed = packed[taking_part]
+    packed.sort()
+    with open(path, "wb") as file:
+        file.write((packed >> np.uint64(PLACE_BITS)).data)
+        file.write(((packed & PLACE_MASK).view(np.int64) + first).data)
 
 
 class Run:

@@ -62,6 +62,8 @@ def test_equal_to_all_pairs_in_memory_and_from_disk(tmp_path: Path) -> None:
     expected = brute_force(signatures, SMALL)
     assert len(set(expected)) not in (1, 400)
     assert clusters(signatures, SMALL) == expected
+    cut_off = built(tmp_path / "clusters", signatures[::-1], SMALL, [400], TINY)
+    cut_off.flush()  # what it left is cleared away by the next one
     for sizes in ([400], [1] * 400, [137, 0, 200, 63]):
         found = built(tmp_path / "clusters", signatures, SMALL, sizes, TINY).settle()
         assert found.dtype == np.int64

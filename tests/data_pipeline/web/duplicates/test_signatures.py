@@ -9,12 +9,16 @@ import pytest
 import xxhash
 
 from data_pipeline.errors import InputError
-from data_pipeline.web.duplicates import Duplicates, clusters, exact_originals, signature, similarity, text_key
+from data_pipeline.web.duplicates import Duplicates, clusters, exact_originals, exact_originals_of, signature, similarity, text_key
 from data_pipeline.web.duplicates.interchange import interchange_signature, write_interchange
-from data_pipeline.web.duplicates.signatures import collision_probability, needed_places, permutations
-from data_pipeline.web.measures import ngram_hashes, word_hashes
+from data_pipeline.web.duplicates.signatures import collision_probability, hashed_words, needed_places, permutations
+from data_pipeline.web.measures import measure, ngram_hashes
 
 SETTINGS = Duplicates()
+
+
+def word_hashes(words: list[str]) -> np.ndarray:
+    return hashed_words(" ".join(words))
 
 
 def words_of(seed: int, count: int = 400) -> list[str]:
@@ -61,6 +65,11 @@ def test_clusters_find_planted_copies_and_nothing_else() -> None:
     assert clusters(signatures, Duplicates(threshold=1.0)) == list(range(40))  # the same test with a threshold that no copy reaches
 
 
+def test_the_words_are_those_that_are_measured() -> None:
+    text = "A word, an_other 12 ÉTÉ's\nend. \ud800 naïve"
+    assert hashed_words(text).tolist() == measure(text)[1].tolist()
+
+
 def test_short_and_empty_documents() -> None:
     assert similarity(signature(word_hashes(["one"]), SETTINGS), signature(word_hashes(["one"]), SETTINGS)) == 1.0
     assert similarity(signature(word_hashes(["one"]), SETTINGS), signature(word_hashes(["two"]), SETTINGS)) < 0.1
@@ -71,6 +80,10 @@ def test_short_and_empty_documents() -> None:
 def test_exact_duplicates_differ_in_white_space_only() -> None:
     keys = [text_key(text) for text in ("a b", "a  b\n", "a c", "a b")]
     assert exact_originals(keys) == [0, 0, 2, 0]
+    many = [text_key(str(number % 37 * number)) for number in range(500)]
+    table = np.frombuffer(b"".join(many), np.uint8).reshape(-1, 16)
+    assert exact_originals_of(table).tolist() == exact_originals(many) != list(range(500))
+    assert exact_originals_of(table[:0]).tolist() == []
 
 
 def test_a_signature_is_its_definition() -> None:
