@@ -30,13 +30,13 @@ class PageTools:
         self.model: QualityModel | None = None
         self.index: BenchmarkIndex | None = None
         if recipe.quality.model:
-            from data_pipeline.quality.model import QualityModel
+            from data_pipeline.quality import model
 
-            self.model = QualityModel.load(recipe.quality.model)
+            self.model = model.QualityModel.load(recipe.quality.model)
         if recipe.decontamination.benchmarks:
-            from data_pipeline.web.decontamination.index import BenchmarkIndex
+            from data_pipeline.web.decontamination import index
 
-            self.index = BenchmarkIndex.build(recipe.decontamination.benchmarks, recipe.decontamination)
+            self.index = index.BenchmarkIndex.build(recipe.decontamination.benchmarks, recipe.decontamination)
 
     def domain(self, url: str) -> str:
         return registered_domain(url)

@@ -21,7 +21,8 @@ from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.segments import begun, facts_of, segment_path
 from data_pipeline.web.warc_writer import WarcWriter
 
-RECIPE = WebRecipe(workers=1, rules=Thresholds(min_words=10), held_out=0.1)
+RULES = Thresholds(min_words=10, min_sentences=0)
+RECIPE = WebRecipe(workers=1, languages=(), rules=RULES, held_out=0.1)
 FILES = ("kept.parquet", "held_out.parquet", "dropped.parquet", "ledger.parquet", "funnel.json")
 WORDS = [
     "the",
@@ -132,7 +133,7 @@ def test_a_build_that_was_stopped_goes_on_and_gives_the_same_bytes(crawl: Path, 
 
 def test_a_changed_threshold_reads_no_page_and_a_changed_measurement_every_one(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
     first = build(RECIPE, crawl, tmp_path / "web", 0)
-    stricter = build(RECIPE.model_copy(update={"rules": Thresholds(min_words=100)}), crawl, tmp_path / "web", 0)
+    stricter = build(RECIPE.model_copy(update={"rules": Thresholds(min_words=100, min_sentences=0)}), crawl, tmp_path / "web", 0)
     assert stricter["speed"]["pages_measured"] == 0
     assert stricter["kept"]["documents"] == 0 < first["kept"]["documents"]
     again = build(RECIPE, crawl, tmp_path / "web", 0)
