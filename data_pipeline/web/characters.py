@@ -10,8 +10,26 @@ from functools import cache
 import numpy as np
 
 from data_pipeline.web.text_pass import (
-    ALPHABETIC, BEFORE_DOT, BREAK, CURRENCY, DIGIT, HASHED, HOST, ICON, LETTER, LINE_END, LOWER, MARK, PREFIX, PUNCTUATION, QUOTE,
-    SENTENCE_END, SPACE, SUFFIX, SYMBOL, UPPER,
+    ALPHABETIC,
+    BEFORE_DOT,
+    BREAK,
+    CURRENCY,
+    DIGIT,
+    HASHED,
+    HOST,
+    ICON,
+    LETTER,
+    LINE_END,
+    LOWER,
+    MARK,
+    PREFIX,
+    PUNCTUATION,
+    QUOTE,
+    SENTENCE_END,
+    SPACE,
+    SUFFIX,
+    SYMBOL,
+    UPPER,
 )
 
 MARKS = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"

@@ -5,6 +5,8 @@ Facts of English as spaCy's blank English tokenizer treats them; a piece list gi
 
 import numpy as np
 
+from data_pipeline.web.text_pass import MATCHED, hash_of
+
 MODALS = "ca could do does did had may might must need ought sha should wo would".split()
 HAVE_AFTER = "could might must should would".split()
 OTHER_VERBS = "ai are is was were have has dare".split()
@@ -22,7 +24,9 @@ WHOLE = (
     ";D ;-D =D 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._. ;_; -_- -__- v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O O.o O.O o.o 0.0 o.0 0.o "
     "@_@ <3 <33 <333 </3 (^_^) (-_-) (._.) (>_<) (*_*)"
 ).split()
-SPLIT = "y'|all y|all how|'d|'y How|'d|'y can|not Can|not gon|na Gon|na got|ta Got|ta let|'s Let|'s c'm|on C'm|on not|'ve not|ve Not|'ve Not|ve"
+SPLIT = (
+    "y'|all y|all how|'d|'y How|'d|'y can|not Can|not gon|na Gon|na got|ta Got|ta let|'s Let|'s c'm|on C'm|on not|'ve not|ve Not|'ve Not|ve"
+)
 
 
 def with_title(words: list[str]) -> list[str]:
@@ -73,13 +77,27 @@ def exceptions() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def exception_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The exceptions for compiled code: code points one after another (uint32), the end of each word, and its pieces.
+def affixed(word: str) -> bool:
+    """Whether the tokenizer would split something off the word if it were no exception."""
+    bare = word.replace("’", "'")
+    return bare[0] == "'" or bare[-1] == "'" or bare[-2:] in ("'s", "'S") or not bare.replace("'", "").isalnum()
 
-    Pieces are the length of the first plus 256 times that of the second; 0 keeps the word whole.
+
+def exception_table() -> tuple[np.ndarray, np.ndarray]:
+    """The exceptions for compiled code, an open-addressed table: hashes uint64 [slots] and pieces int64 [slots], -1 where nothing stands.
+
+    Pieces are the length of the first plus 256 times that of the second of three, 0 keeps the word whole; MATCHED is added to those that
+    count between other tokens of a run too.
     """
-    words = sorted(exceptions().items())
-    codes = np.frombuffer("".join(word for word, _ in words).encode("utf-32-le"), np.uint32)
-    ends = np.cumsum([len(word) for word, _ in words])
-    pieces = [0 if len(parts) == 1 else len(parts[0]) + (256 * len(parts[1]) if len(parts) == 3 else 0) for _, parts in words]
-    return codes, ends.astype(np.int64), np.array(pieces, np.int64)
+    slots = 4096
+    keys, pieces = np.zeros(slots, np.uint64), np.full(slots, -1, np.int64)
+    for word, parts in sorted(exceptions().items()):
+        codes = np.frombuffer(word.encode("utf-32-le"), np.uint32)
+        key = np.uint64(hash_of(codes, 0, len(codes)))
+        slot = int(key) % slots
+        while pieces[slot] >= 0:
+            slot = (slot + 1) % slots
+        keys[slot] = key
+        lengths = 0 if len(parts) == 1 else len(parts[0]) + (256 * len(parts[1]) if len(parts) == 3 else 0)
+        pieces[slot] = lengths + (MATCHED if affixed(word) else 0)
+    return keys, pieces
