@@ -7,6 +7,7 @@ marks. The hashes are of other words, runs of letters and digits in lower case w
 punctuation, case and accents.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +16,10 @@ import numpy as np
 from data_pipeline.web import text_pass
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-CITATIONS = ("edit", "citation needed")
+CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+NO_WORDS = np.empty(0, np.int32)
+NO_ROOM = np.empty((0, 2), np.int64)
+C4_COUNTS = [text_pass.C4_LINES, text_pass.C4_SENTENCES, text_pass.C4_BRACES, text_pass.C4_LOREM]
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ class Values:
 def tables() -> tuple[np.ndarray, ...]:
     """What the compiled pass reads beside the text: classes, folded letters, exceptions and stop words."""
     from data_pipeline.web.characters import class_table, fold_table
-    from data_pipeline.web.word_exceptions import exception_arrays
+    from data_pipeline.web.word_exceptions import exception_table
 
-    keys, pieces = text_pass.exception_table(*exception_arrays())
+    keys, pieces = exception_table()
     stops = np.array([int.from_bytes(word.encode(), "big") for word in STOP_WORDS], np.int64)
     return class_table(), fold_table(), keys, pieces, stops
 
@@ -71,13 +75,48 @@ def points_of(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-NOWHERE = np.empty((0, 2), np.int64)
-
-
 def measure(text: str, link_density: float = 0.0) -> tuple[Values, np.ndarray]:
     """The values of a text, and the 64-bit hash of each of its runs of letters and digits in order, lower case, without accents."""
-    counts, hashes = text_pass.measure_text(points_of(text), *tables(), NOWHERE)
-    return values_of(counts.tolist(), len(text), link_density), hashes
+    classes, fold, keys, pieces, stops = tables()
+    points = points_of(text)
+    counts = np.zeros(text_pass.COUNTS, np.int64)
+    bounds = text_pass.tokens_of(points, classes, keys, pieces)
+    hashes, flags = text_pass.facts_of(points, classes, bounds, stops, counts)
+    line_words = text_pass.lines_of(points, classes, bounds, flags, NO_WORDS, counts, NO_ROOM)
+    if "[" in text and CITATION.search(text):
+        counts[C4_COUNTS] = without_citations(text, line_words, NO_ROOM)[1][C4_COUNTS]
+    text_pass.parts_of(points, classes, counts)
+    text_pass.grams_of(hashes, bounds, counts)
+    return values_of(counts.tolist(), len(text), link_density), text_pass.folded_words(points, classes, fold)
+
+
+def without_citations(text: str, line_words: np.ndarray, kept: np.ndarray) -> tuple[str, np.ndarray]:
+    """The text with stripped lines and without citations, and C4's counts of it; `line_words` are those of the text's lines before."""
+    classes, _, keys, pieces, stops = tables()
+    text = "\n".join(CITATION.sub("", line.strip()) for line in text.splitlines())
+    points, counts = points_of(text), np.zeros(text_pass.COUNTS, np.int64)
+    bounds = text_pass.tokens_of(points, classes, keys, pieces)
+    _, flags = text_pass.facts_of(points, classes, bounds, stops, counts)
+    counts[:] = 0
+    text_pass.lines_of(points, classes, bounds, flags, line_words, counts, kept)
+    return text, counts
+
+
+def c4_clean(text: str, sentences: int = 5, braces: bool = True, lorem_ipsum: bool = True) -> str | None:
+    """The lines that C4 keeps, without citations; None where C4 drops the page: too few sentences, a brace or placeholder text."""
+    classes, _, keys, pieces, stops = tables()
+    points, counts = points_of(text), np.zeros(text_pass.COUNTS, np.int64)
+    bounds = text_pass.tokens_of(points, classes, keys, pieces)
+    _, flags = text_pass.facts_of(points, classes, bounds, stops, counts)
+    kept = np.empty((len(text.splitlines()), 2), np.int64)
+    line_words = text_pass.lines_of(points, classes, bounds, flags, NO_WORDS, counts, kept)
+    if CITATION.search(text):
+        text, counts = without_citations(text, line_words, kept)
+    if counts[text_pass.C4_SENTENCES] < sentences:
+        return None
+    if (braces and counts[text_pass.C4_BRACES]) or (lorem_ipsum and counts[text_pass.C4_LOREM]):
+        return None
+    return "\n".join(text[first:last] for first, last in kept[: counts[text_pass.C4_LINES]].tolist()).strip()
 
 
 def values_of(counts: list[int], characters: int, link_density: float) -> Values:

@@ -17,6 +17,8 @@ PREFIX, SUFFIX, ICON, QUOTE, BEFORE_DOT, CURRENCY = 64, 128, 256, 512, 1024, 204
 SYMBOL, ALPHABETIC, LINE_END, SENTENCE_END = 1 << 12, 1 << 13, 1 << 14, 1 << 15
 PUNCTUATION, HASHED, MARK, HOST = 1 << 16, 1 << 17, 1 << 18, 1 << 19
 LONGEST = 16  # characters of the longest exception, at most
+JOINED = 7  # characters of the longest exception that is put together from several tokens
+MATCHED = 1 << 16  # flag of the exceptions that are found between other tokens too
 SEED = np.uint64(0xCBF29CE484222325)
 STEP = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio, odd
 MIX = np.uint64(0xFF51AFD7ED558CCD)
@@ -24,18 +26,28 @@ HALF = np.uint64(32)
 EMPTY = -1
 SHORT_LINE = 30  # characters; FineWeb
 LONG_WORD = 1000  # characters; C4
-EDIT = np.frombuffer("[edit]".encode("utf-32-le"), np.uint32)
-NEEDED = np.frombuffer("[citation needed]".encode("utf-32-le"), np.uint32)
-JAVASCRIPT = np.frombuffer("javascript".encode("utf-32-le"), np.uint32)
-LOREM = np.frombuffer("lorem ipsum".encode("utf-32-le"), np.uint32)
-TERMS = np.frombuffer("terms of use".encode("utf-32-le"), np.uint32)
-PRIVACY = np.frombuffer("privacy policy".encode("utf-32-le"), np.uint32)
-COOKIE = np.frombuffer("cookie policy".encode("utf-32-le"), np.uint32)
-USES_COOKIES = np.frombuffer("uses cookies".encode("utf-32-le"), np.uint32)
-USE_OF_COOKIES = np.frombuffer("use of cookies".encode("utf-32-le"), np.uint32)
-USE_COOKIES = np.frombuffer("use cookies".encode("utf-32-le"), np.uint32)
+PHRASES = (  # what C4 looks for in a line, each with its bit: 1 javascript, 2 placeholder text, 4 a policy's phrase
+    ("javascript", 1),
+    ("lorem ipsum", 2),
+    ("terms of use", 4),
+    ("privacy policy", 4),
+    ("cookie policy", 4),
+    ("uses cookies", 4),
+    ("use of cookies", 4),
+    ("use cookies", 4),
+)
+PHRASE_CODES = np.frombuffer("".join(phrase.ljust(LONGEST, "\0") for phrase, _ in PHRASES).encode("utf-32-le"), np.uint32).reshape(
+    -1, LONGEST
+)
+PHRASE_BITS = np.array([bit for _, bit in PHRASES], np.int64)
+BRACE = 8
+UNITS = (
+    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb MB kb KB gb GB "
+    "tb TB T G M K % + US$ C$ A$"
+)
+AFTER_DIGIT = np.array([int.from_bytes(unit.encode("latin-1"), "big") for unit in UNITS.split()], np.int64)
 # token flags
-IS_WORD, HAS_LETTER, ALL_PUNCTUATION, ENDS_SENTENCE = 1, 2, 4, 8
+ALL_PUNCTUATION, ENDS_SENTENCE = 1, 2
 # places of the counts
 (
     TOKENS,
@@ -52,7 +64,6 @@ IS_WORD, HAS_LETTER, ALL_PUNCTUATION, ENDS_SENTENCE = 1, 2, 4, 8
     C4_SENTENCES,
     C4_BRACES,
     C4_LOREM,
-    C4_POLICY,
     NEWLINES,
     TEXT_LINES,
     ENDED_LINES,
@@ -64,12 +75,11 @@ IS_WORD, HAS_LETTER, ALL_PUNCTUATION, ENDS_SENTENCE = 1, 2, 4, 8
     PARAGRAPHS,
     REPEATED_PARAGRAPHS,
     REPEATED_PARAGRAPH_CHARACTERS,
-    FOLDED_WORDS,
     TOP_2,
     TOP_3,
     TOP_4,
     REPEATED_5,
-) = range(31)
+) = range(29)
 COUNTS = REPEATED_5 + 6  # repeated 5-grams to 10-grams stand one after another
 
 
@@ -94,31 +104,11 @@ def hash_of(text, start, end):
 
 
 @compiled
-def exception_table(codes, ends, pieces):
-    """An open-addressed table of the exceptions: keys uint64 [size], pieces int64 [size]; -1 where nothing stands."""
-    size = 4096
-    keys, found = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
-    start = 0
-    for number in range(len(ends)):
-        key = hash_of(codes, start, ends[number])
-        slot = np.int64(key & np.uint64(size - 1))
-        while found[slot] >= 0:
-            slot = (slot + 1) & (size - 1)
-        keys[slot], found[slot] = key, pieces[number]
-        start = ends[number]
-    return keys, found
-
-
-@compiled
 def exception(text, start, end, keys, pieces):
     """The pieces of an exception, -1 where the part is none."""
     if end - start > LONGEST or end == start:
         return -1
-    return exception_by_key(hash_of(text, start, end), keys, pieces)
-
-
-@compiled
-def exception_by_key(key, keys, pieces):
+    key = hash_of(text, start, end)
     mask = len(keys) - 1
     slot = np.int64(key & np.uint64(mask))
     while pieces[slot] >= 0:
@@ -150,49 +140,6 @@ def prefix_length(text, start, end, classes):
 
 
 @compiled
-def is_unit(text, start, end):
-    """Whether [start, end) is a unit of measurement that is split off after a digit."""
-    size = end - start
-    first = text[start]
-    if size == 1:
-        return first == 109 or first == 103 or first == 116 or first == 84 or first == 71 or first == 77 or first == 75 or first == 37
-    second = text[start + 1]
-    if size == 3 and text[start + 2] in (0xB2, 0xB3):
-        return second == 109 and (first == 107 or first == 100 or first == 99 or first == 109)
-    if size == 2:
-        if second == 109:
-            return first == 107 or first == 100 or first == 99 or first == 109 or first == 110
-        if second in (0xB2, 0xB3):
-            return first == 109
-        if second == 103:
-            return first == 107 or first == 109 or first == 0xB5
-        if second == 98:
-            return first == 108 or first == 109 or first == 107 or first == 103 or first == 116
-        if second == 66:
-            return first == 77 or first == 75 or first == 71 or first == 84
-        if second == 97:
-            return first == 104 or first == 80
-        return (
-            (first == 121 and second == 100)
-            or (first == 105 and second == 110)
-            or (first == 102 and second == 116)
-            or (first == 111 and second == 122)
-        )
-    third = text[start + 2]
-    if size == 3:
-        return (
-            (first == 109 and second == 47 and third == 115)
-            or (first == 107 and second == 109 and third == 104)
-            or (first == 109 and second == 112 and third == 104)
-            or (first == 104 and second == 80 and third == 97)
-        )
-    return size == 4 and (
-        (first == 107 and second == 109 and third == 47 and text[start + 3] == 104)
-        or (first == 109 and second == 98 and third == 97 and text[start + 3] == 114)
-    )
-
-
-@compiled
 def suffix_length(text, start, end, classes):
     """How many characters of [start, end) are split off at the end; of several rules the one that takes most decides."""
     if end <= start:
@@ -206,15 +153,19 @@ def suffix_length(text, start, end, classes):
         dots = end - place
         if dots > 1:
             return dots
-    for size in range(min(4, end - start - 1), 0, -1):  # what is split off after a digit
-        if classes[text[end - size - 1]] & DIGIT:
-            if size == 1 and (last == 43 or classes[last] & CURRENCY):
-                return 1
-            if size == 2 and last == 36 and (text[end - 2] == 67 or text[end - 2] == 65):
-                return 2
-            if size == 3 and last == 36 and text[end - 3] == 85 and text[end - 2] == 83:
-                return 3
-            if is_unit(text, end - size, end):
+    packed, size = 0, 0
+    for place in range(end - 1, max(end - 5, start), -1):  # what is split off after a digit
+        digit_before = (classes[text[place - 1]] & DIGIT) != 0
+        if digit_before and place == end - 1 and classes[last] & CURRENCY:
+            return 1
+        if text[place] > 255:
+            break
+        packed |= np.int64(text[place]) << (8 * size)
+        size += 1
+        if not digit_before:
+            continue
+        for unit in AFTER_DIGIT:
+            if packed == unit:
                 return size
     if end - start >= 2 and (last == 115 or last == 83) and (text[end - 2] == 39 or text[end - 2] == 0x2019):
         return 2
@@ -329,309 +280,263 @@ def is_host(text, start, end, classes):
 
 
 @compiled
-def add_token(text, start, end, classes, stops, token_hash, token_length, token_flags, counts):
-    """Appends a token and counts it; `stops` uint32 [8] are the stop words, four letters packed in each."""
-    number = counts[TOKENS]
-    state, packed, any_of, all_of, largest = SEED, 0, np.uint32(0), np.uint32(0xFFFFFFFF), np.uint32(0)
-    for place in range(start, end):
-        code = text[place]
-        bits = classes[code]
-        state = (state ^ np.uint64(code)) * STEP
-        state ^= state >> np.uint64(29)
-        any_of |= bits
-        all_of &= bits
-        largest |= code
-        packed = (packed << 8) | np.int64(code)
-    flags = 0
-    if not all_of & SYMBOL:
-        flags |= IS_WORD
-        counts[WORDS] += 1
-        counts[WORD_CHARACTERS] += end - start
-    if any_of & ALPHABETIC:
-        flags |= HAS_LETTER
-        counts[LETTER_WORDS] += 1
-    if all_of & PUNCTUATION:
-        flags |= ALL_PUNCTUATION
-    size = end - start
-    if size == 1 and all_of & SENTENCE_END:
-        flags |= ENDS_SENTENCE
-    if 2 <= size <= 4 and largest < 128:
-        for one in range(len(stops)):
-            if packed == stops[one]:
-                counts[STOP_WORDS] |= 1 << one
-    token_hash[number] = mixed(state)
-    token_length[number] = end - start
-    token_flags[number] = flags
-    counts[TOKENS] = number + 1
+def put_parts(start, end, pieces, bounds, number):
+    """Appends the pieces of an exception, or the whole for 0 and -1; returns the number of tokens."""
+    if pieces > 0:
+        for size in (pieces & 255, (pieces >> 8) & 255):
+            if size:
+                bounds[number, 0], bounds[number, 1] = start, start + size
+                number += 1
+                start += size
+    bounds[number, 0], bounds[number, 1] = start, end
+    return number + 1
 
 
 @compiled
-def add_parts(text, start, end, pieces, classes, stops, token_hash, token_length, token_flags, counts):
-    """Appends the pieces of an exception."""
-    first, second = pieces & 255, pieces >> 8
-    if first:
-        add_token(text, start, start + first, classes, stops, token_hash, token_length, token_flags, counts)
-        start += first
-    if second:
-        add_token(text, start, start + second, classes, stops, token_hash, token_length, token_flags, counts)
-        start += second
-    add_token(text, start, end, classes, stops, token_hash, token_length, token_flags, counts)
-
-
-@compiled
-def add_middle(text, start, end, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts):
-    """What is left between prefixes and suffixes: an exception, an address, or parts between infixes."""
+def split_middle(text, start, end, classes, keys, pieces, bounds, number):
+    """Appends what is left between prefixes and suffixes: an exception, an address, or parts between infixes."""
     whole = exception(text, start, end, keys, pieces)
-    if whole >= 0:
-        add_parts(text, start, end, whole, classes, stops, token_hash, token_length, token_flags, counts)
-        return
-    if is_address(text, start, end, classes):
-        add_token(text, start, end, classes, stops, token_hash, token_length, token_flags, counts)
-        return
+    if whole >= 0 or is_address(text, start, end, classes):
+        return put_parts(start, end, whole, bounds, number)
     part, place = start, start
-    while place < end:
-        size = infix_length(text, start, end, place, classes)
-        if size == 0:
-            place += 1
+    while place <= end:
+        size = infix_length(text, start, end, place, classes) if place < end else 0
+        if place < end and (size == 0 or place == start):
+            place += max(size, 1)
             continue
-        if place > start:
-            if place > part:
-                one = exception(text, part, place, keys, pieces)
-                add_parts(text, part, place, max(one, 0), classes, stops, token_hash, token_length, token_flags, counts)
-            add_token(text, place, place + size, classes, stops, token_hash, token_length, token_flags, counts)
-            part = place + size
-        place += size
-    if part < end:
-        one = exception(text, part, end, keys, pieces)
-        add_parts(text, part, end, max(one, 0), classes, stops, token_hash, token_length, token_flags, counts)
+        if place > part:
+            found = exception(text, part, place, keys, pieces)
+            number = put_parts(part, place, found if found >= MATCHED else 0, bounds, number)
+        if place < end:
+            bounds[number, 0], bounds[number, 1] = place, place + size
+            number += 1
+        place += max(size, 1)
+        part = place
+    return number
 
 
 @compiled
-def add_run(text, start, end, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts, suffixes):
-    """Splits one run without white space; `suffixes` is room for the ends that were split off, int64 [characters + 1]."""
+def split_run(text, start, end, classes, keys, pieces, bounds, number, suffixes):
+    """Appends the tokens of a run without white space; `suffixes` is room for the ends that were split off, int32 [characters]."""
     split, last = 0, -1
     while start < end and end - start != last:
+        last = end - start
         if exception(text, start, end, keys, pieces) >= 0:
             break
-        last = end - start
         front = prefix_length(text, start, end, classes)
-        if front and exception(text, start + front, end, keys, pieces) >= 0:
-            add_token(text, start, start + front, classes, stops, token_hash, token_length, token_flags, counts)
-            start += front
-            break
         back = suffix_length(text, start + front, end, classes)
-        if back and exception(text, start, end - back, keys, pieces) >= 0:
-            suffixes[split] = end
-            split += 1
-            end -= back
-            break
+        if front and exception(text, start + front, end, keys, pieces) >= 0:
+            back = 0
+        elif back and exception(text, start, end - back, keys, pieces) >= 0:
+            front = 0
         if front:
-            add_token(text, start, start + front, classes, stops, token_hash, token_length, token_flags, counts)
+            bounds[number, 0], bounds[number, 1] = start, start + front
+            number += 1
             start += front
         if back:
             suffixes[split] = end
             split += 1
             end -= back
     if start < end:
-        add_middle(text, start, end, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts)
+        number = split_middle(text, start, end, classes, keys, pieces, bounds, number)
     begin = end
     while split > 0:
         split -= 1
-        add_token(text, begin, suffixes[split], classes, stops, token_hash, token_length, token_flags, counts)
+        bounds[number, 0], bounds[number, 1] = begin, suffixes[split]
+        number += 1
         begin = suffixes[split]
+    return number
 
 
 @compiled
-def line_tokens(text, start, end, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts, suffixes):
-    """Appends the tokens of a stripped line; returns its words between white space, the longest of them and its sentences."""
-    words, longest, sentences, ended = 0, 0, 1 if end > start else 0, False
-    place = start
-    while place < end:
-        stop, bits, common = place, np.uint32(0), np.uint32(0xFFFFFFFF)
+def join_exceptions(text, keys, pieces, bounds, before, number):
+    """Joins neighbours in the run's tokens [before, number) that read as a whole exception, such as the smile behind a word."""
+    kept, token = before, before
+    while token < number:
+        start, last = bounds[token, 0], token
+        for other in range(min(number, token + JOINED) - 1, token, -1):
+            if bounds[other, 1] - start <= JOINED and exception(text, start, bounds[other, 1], keys, pieces) == MATCHED:
+                last = other
+                break
+        bounds[kept, 0], bounds[kept, 1] = start, bounds[last, 1]
+        kept, token = kept + 1, last + 1
+    return kept
+
+
+@compiled
+def tokens_of(text, classes, keys, pieces):
+    """The bounds of all tokens but white space: int32 [tokens, 2]."""
+    size = len(text)
+    bounds, suffixes = np.empty((size, 2), np.int32), np.empty(size, np.int32)
+    number, place = 0, 0
+    while place < size:
         if classes[text[place]] & SPACE:
-            while stop < end and classes[text[stop]] & SPACE:
-                stop += 1
-            if ended and (stop - place > 1 or text[place] != 32):  # the tokenizer keeps other white space as a token
-                sentences, ended = sentences + 1, False
-            place = stop
+            place += 1
             continue
-        while stop < end and not classes[text[stop]] & SPACE:
+        stop, bits, common = place, np.uint32(0), np.uint32(0xFFFFFFFF)
+        while stop < size and not classes[text[stop]] & SPACE:
             bits |= classes[text[stop]]
             common &= classes[text[stop]]
             stop += 1
-        words += 1
-        longest = max(longest, stop - place)
-        before = counts[TOKENS]
         if bits & (SYMBOL | PREFIX | SUFFIX | ICON | CURRENCY) or (bits & DIGIT and not common & DIGIT):
-            add_run(text, place, stop, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts, suffixes)
-        else:
-            add_plain(text, place, stop, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts)
-        for number in range(before, counts[TOKENS]):
-            flags = token_flags[number]
-            if flags & ENDS_SENTENCE:
-                ended = True
-            elif ended and not flags & ALL_PUNCTUATION:
-                sentences, ended = sentences + 1, False
+            before = number
+            number = split_run(text, place, stop, classes, keys, pieces, bounds, number, suffixes)
+            if number > before + 1:
+                number = join_exceptions(text, keys, pieces, bounds, before, number)
+        else:  # letters or digits only: nothing can be split off
+            number = put_parts(place, stop, exception(text, place, stop, keys, pieces), bounds, number)
         place = stop
-    return words, longest, sentences
+    return bounds[:number]
 
 
 @compiled
-def add_plain(text, start, end, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts):
-    """A run of letters or of digits: one token, or the pieces of an exception such as cannot."""
-    number, words, characters, letters = counts[TOKENS], counts[WORDS], counts[WORD_CHARACTERS], counts[LETTER_WORDS]
-    add_token(text, start, end, classes, stops, token_hash, token_length, token_flags, counts)
-    if end - start <= LONGEST:
-        found = exception_by_key(token_hash[number], keys, pieces)
-        if found > 0:
-            counts[TOKENS], counts[WORDS], counts[WORD_CHARACTERS], counts[LETTER_WORDS] = number, words, characters, letters
-            add_parts(text, start, end, found, classes, stops, token_hash, token_length, token_flags, counts)
+def facts_of(text, classes, bounds, stops, counts):
+    """The 64-bit hash and the flags of each token; counts words, their characters, tokens with letters and stop words.
+
+    `stops` int64 [8] are the stop words, four letters packed into each.
+    """
+    hashes, flags = np.empty(len(bounds), np.uint64), np.empty(len(bounds), np.uint8)
+    counts[TOKENS] = len(bounds)
+    for number in range(len(bounds)):
+        state, packed, any_of, all_of, largest = SEED, 0, np.uint32(0), np.uint32(0xFFFFFFFF), np.uint32(0)
+        size = bounds[number, 1] - bounds[number, 0]
+        for place in range(bounds[number, 0], bounds[number, 1]):
+            code = text[place]
+            bits = classes[code]
+            state = (state ^ np.uint64(code)) * STEP
+            state ^= state >> np.uint64(29)
+            any_of |= bits
+            all_of &= bits
+            largest |= code
+            packed = (packed << 8) | np.int64(code)
+        if not all_of & SYMBOL:
+            counts[WORDS] += 1
+            counts[WORD_CHARACTERS] += size
+        counts[LETTER_WORDS] += (any_of & ALPHABETIC) != 0
+        flags[number] = ALL_PUNCTUATION if all_of & PUNCTUATION else 0
+        if size == 1 and all_of & SENTENCE_END:
+            flags[number] |= ENDS_SENTENCE
+        if 2 <= size <= 4 and largest < 128:
+            for one in range(len(stops)):
+                if packed == stops[one]:
+                    counts[STOP_WORDS] |= 1 << one
+        hashes[number] = mixed(state)
+    return hashes, flags
 
 
 @compiled
-def citation_length(text, start, end, classes):
-    """The length of [12], [], [edit] or [citation needed] at `start`, 0 where none stands."""
-    place = start + 1
-    while place < end and classes[text[place]] & DIGIT:
-        place += 1
-    if place < end and text[place] == 93:
-        return place + 1 - start
-    if starts_with(text, start, end, EDIT):
-        return len(EDIT)
-    return len(NEEDED) if starts_with(text, start, end, NEEDED) else 0
+def sentences_of(text, start, end, classes, bounds, flags, token):
+    """How many sentences the line [start, end) has, of which `token` is the first token, and the first token behind the line."""
+    sentences, ended, behind = 1, False, start
+    while token < len(bounds) and bounds[token, 0] < end:
+        gap = bounds[token, 0] - behind
+        if ended and (gap > 1 or (gap == 1 and text[behind] != 32)):  # the tokenizer keeps other white space as a token
+            sentences, ended = sentences + 1, False
+        if flags[token] & ENDS_SENTENCE:
+            ended = True
+        elif ended and not flags[token] & ALL_PUNCTUATION:
+            sentences, ended = sentences + 1, False
+        behind = bounds[token, 1]
+        token += 1
+    return sentences, token
 
 
 @compiled
-def starts_with(text, start, end, wanted):
-    """Whether the code points of `wanted`, lower case ASCII, stand at `start`, in any case."""
-    if end - start < len(wanted):
-        return False
-    for place in range(len(wanted)):
-        code = text[start + place]
-        if 65 <= code <= 90:
-            code += np.uint32(32)
-        if code != wanted[place]:
-            return False
-    return True
-
-
-@compiled
-def phrases(text, start, end):
-    """What C4 looks for in a line: bit 1 javascript, 2 lorem ipsum, 4 a policy's phrase, 8 an opening brace."""
-    found = 0
-    for place in range(start, end):
-        code = text[place]
-        if code == 123:
-            found |= 8
-        code |= np.uint32(32)
-        second = text[place + 1] | np.uint32(32) if place + 1 < end else np.uint32(0)
-        if code == 106 and second == 97:
-            found |= starts_with(text, place, end, JAVASCRIPT)
-        elif code == 108 and second == 111:
-            found |= 2 * starts_with(text, place, end, LOREM)
-        elif code == 116 and second == 101:
-            found |= 4 * starts_with(text, place, end, TERMS)
-        elif code == 112 and second == 114:
-            found |= 4 * starts_with(text, place, end, PRIVACY)
-        elif code == 99 and second == 111:
-            found |= 4 * starts_with(text, place, end, COOKIE)
-        elif code == 117 and second == 115:
-            found |= 4 * starts_with(text, place, end, USES_COOKIES)
-            found |= 4 * (starts_with(text, place, end, USE_OF_COOKIES) or starts_with(text, place, end, USE_COOKIES))
-    return found
-
-
-@compiled
-def c4_line(text, start, end, words, longest, sentences, counts):
-    """C4's rules for one line without citations; true where the line stays, and its sentences are counted."""
-    if longest > LONG_WORD or words < 3 or end == start:
-        return False
-    last = text[end - 1]
-    if not (last == 46 or last == 63 or last == 33 or last == 34 or last == 39):
-        return False
-    if end - start >= 3 and last == 46 and text[end - 2] == 46 and text[end - 3] == 46:
-        return False
-    found = phrases(text, start, end)
-    if found & 2:
-        counts[C4_LOREM] += 1
-    if found & 1:
-        return False
-    if found & 8:
-        counts[C4_BRACES] += 1
-    if found & 4:
-        counts[C4_POLICY] += 1
-        return False
-    counts[C4_LINES] += 1
-    counts[C4_SENTENCES] += sentences
-    return True
-
-
-@compiled
-def without_citations(text, start, end, classes, room):
-    """Copies [start, end) without citations into `room`; returns how many characters are left."""
-    size, place = 0, start
+def words_of(text, start, end, classes):
+    """How many words between white space the line [start, end) has; 0 where one of them is too long for C4."""
+    words, place = 0, start
     while place < end:
-        skip = citation_length(text, place, end, classes) if text[place] == 91 else 0
-        if skip:
-            place += skip
-            continue
-        room[size] = text[place]
-        size += 1
-        place += 1
-    return size
+        stop = place
+        while stop < end and not classes[text[stop]] & SPACE:
+            stop += 1
+        if stop - place > LONG_WORD:
+            return 0
+        words += stop > place
+        place = stop + 1
+    return words
 
 
 @compiled
-def lines_of(text, classes, keys, pieces, stops, counts, kept):
-    """Tokens, and what is counted by lines as str.splitlines cuts them. Returns the hash and the length of each token.
+def lines_of(text, classes, bounds, flags, given, counts, kept):
+    """What is counted by lines as str.splitlines cuts them; returns the words of each line, int32 [lines].
 
-    `kept` int64 [lines, 2] takes the bounds of the lines that C4 keeps, where it has room.
+    `given` are those of the text from which citations were taken out; its lines are then looked at as they are, unstripped. `kept` int64
+    [lines, 2] takes the bounds of the lines that C4 keeps, where it has room.
     """
     size = len(text)
-    token_hash, token_length, token_flags = np.empty(size, np.uint64), np.empty(size, np.int32), np.empty(size, np.uint8)
-    suffixes = np.empty(size, np.int32)
-    start = 0
-    while start < size:
-        end, cited = start, False
+    line_words = np.empty(size + 1, np.int32)
+    start, token = 0, 0
+    while start < size or counts[LINES] < len(given):
+        end = start
         while end < size and not classes[text[end]] & BREAK:
-            cited |= text[end] == 91
             end += 1
         first, last = start, end
-        while first < last and classes[text[first]] & SPACE:
-            first += 1
-        while last > first and classes[text[last - 1]] & SPACE:
-            last -= 1
+        if len(given) == 0:
+            while first < last and classes[text[first]] & SPACE:
+                first += 1
+            while last > first and classes[text[last - 1]] & SPACE:
+                last -= 1
+        words = given[counts[LINES]] if len(given) else words_of(text, first, last, classes)
+        line_words[counts[LINES]] = words
         counts[LINES] += 1
         if last > first:
             counts[BULLET_LINES] += text[first] == 0x2022 or text[first] == 45
             dots = last - first >= 3 and text[last - 1] == 46 and text[last - 2] == 46 and text[last - 3] == 46
             counts[ELLIPSIS_LINES] += dots or text[last - 1] == 0x2026
-            words, longest, sentences = line_tokens(
-                text, first, last, classes, keys, pieces, stops, token_hash, token_length, token_flags, counts, suffixes
-            )
-            stays = True
-            if cited:
-                stays = cited_line(text, first, last, words, longest, sentences, classes, keys, pieces, stops, counts)
-            else:
-                stays = c4_line(text, first, last, words, longest, sentences, counts)
-            if stays and counts[C4_LINES] <= len(kept):
+            sentences, token = sentences_of(text, first, last, classes, bounds, flags, token)
+            if words >= 3 and not dots and c4_line(text, first, last, sentences, counts) and counts[C4_LINES] <= len(kept):
                 kept[counts[C4_LINES] - 1, 0], kept[counts[C4_LINES] - 1, 1] = first, last
         start = end + 1
         if end + 1 < size and text[end] == 13 and text[end + 1] == 10:
             start += 1
-    return token_hash[: counts[TOKENS]], token_length[: counts[TOKENS]]
+    return line_words[: counts[LINES]]
 
 
 @compiled
-def cited_line(text, first, last, words, longest, sentences, classes, keys, pieces, stops, counts):
-    """C4's rules for a line with an opening bracket: citations are taken out before the line is looked at."""
-    room = np.empty(last - first, np.uint32)
-    size = without_citations(text, first, last, classes, room)
-    if size < last - first:
-        spare = np.zeros(len(counts), np.int64)
-        hashes, lengths, flags = np.empty(size, np.uint64), np.empty(size, np.int32), np.empty(size, np.uint8)
-        _, _, sentences = line_tokens(room, 0, size, classes, keys, pieces, stops, hashes, lengths, flags, spare, np.empty(size, np.int32))
-    return c4_line(room, 0, size, words, longest, sentences, counts)
+def phrases(text, start, end):
+    """The bits of C4's phrases, in any case, and of an opening brace in [start, end)."""
+    found = 0
+    for place in range(start, end):
+        code = text[place]
+        if code == 123:
+            found |= BRACE
+        code |= np.uint32(32)
+        if code != 106 and code != 108 and code != 116 and code != 112 and code != 99 and code != 117:  # j l t p c u
+            continue
+        for phrase in range(len(PHRASE_CODES)):
+            if PHRASE_CODES[phrase, 0] != code:
+                continue
+            size = 0
+            while size < LONGEST and PHRASE_CODES[phrase, size]:
+                if place + size >= end:
+                    break
+                other = text[place + size]
+                if 65 <= other <= 90:
+                    other += np.uint32(32)
+                if PHRASE_CODES[phrase, size] != other:
+                    break
+                size += 1
+            if PHRASE_CODES[phrase, size] == 0:
+                found |= PHRASE_BITS[phrase]
+    return found
+
+
+@compiled
+def c4_line(text, start, end, sentences, counts):
+    """C4's rules for a line of three words or more; true where the line stays, and its sentences are counted."""
+    last = text[end - 1]
+    if not (last == 46 or last == 63 or last == 33 or last == 34 or last == 39):
+        return False
+    found = phrases(text, start, end)
+    counts[C4_LOREM] += (found & 2) != 0
+    if found & 1:
+        return False
+    counts[C4_BRACES] += (found & BRACE) != 0
+    if found & 4:
+        return False
+    counts[C4_LINES] += 1
+    counts[C4_SENTENCES] += sentences
+    return True
 
 
 @compiled
@@ -739,14 +644,14 @@ def folded_words(text, classes, fold):
 
 
 @compiled
-def grams_of(token_hash, token_length, counts):
+def grams_of(hashes, bounds, counts):
     """The characters of the commonest 2-, 3- and 4-gram, joined by blanks, and those of repeated 5- to 10-grams."""
-    size = len(token_hash)
+    size = len(hashes)
     sums, ends = np.empty(size + 1, np.uint64), np.empty(size + 1, np.int64)
     sums[0], ends[0] = 0, 0
     for number in range(size):
-        sums[number + 1] = sums[number] * MIX + token_hash[number]
-        ends[number + 1] = ends[number] + token_length[number]
+        sums[number + 1] = sums[number] * MIX + hashes[number]
+        ends[number + 1] = ends[number] + bounds[number, 1] - bounds[number, 0]
     twice = np.ones(size + 1, np.bool_)
     power = MIX
     for length in range(2, 5):
@@ -823,13 +728,3 @@ def repeated_grams(length, power, sums, ends, runs, table, counts):
             table[slot] = stamp + start
             start += 1
     counts[REPEATED_5 + length - 5] = total
-
-
-@compiled
-def measure_text(text, classes, fold, keys, pieces, stops, kept):
-    """All counts of a text (int64 [COUNTS]) and its folded words' hashes."""
-    counts = np.zeros(COUNTS, np.int64)
-    token_hash, token_length = lines_of(text, classes, keys, pieces, stops, counts, kept)
-    parts_of(text, classes, counts)
-    grams_of(token_hash, token_length, counts)
-    return counts, folded_words(text, classes, fold)

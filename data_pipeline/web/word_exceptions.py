@@ -5,255 +5,25 @@ Facts of English as spaCy's blank English tokenizer treats them; a piece list gi
 
 import numpy as np
 
-MODALS = ["ca", "could", "do", "does", "did", "had", "may", "might", "must", "need", "ought", "sha", "should", "wo", "would"]
-HAVE_AFTER = ["could", "might", "must", "should", "would"]
-OTHER_VERBS = ["ai", "are", "is", "was", "were", "have", "has", "dare"]
-QUESTIONS = ["who", "what", "when", "where", "why", "how", "there"]
-NOT_SPLIT = set(
-    ["Ill", "ill", "Its", "its", "Hell", "hell", "Shell", "shell", "Shed", "shed", "were", "Were", "Well", "well", "Whore", "whore"]
-)
-CLIPPED = ["doin", "goin", "nothin", "nuthin", "ol", "somethin", "lovin", "havin"]
-WHOLE = [
-    "'em",
-    "'ll",
-    "'nuff",
-    "'S",
-    "'s",
-    "‘S",
-    "‘s",
-    "and/or",
-    "w/o",
-    "'re",
-    "'Cause",
-    "'cause",
-    "'cos",
-    "'Cos",
-    "'coz",
-    "'Coz",
-    "'cuz",
-    "'Cuz",
-    "'bout",
-    "ma'am",
-    "Ma'am",
-    "o'clock",
-    "O'clock",
-    "'d",
-    "Mt.",
-    "Ak.",
-    "Ala.",
-    "Apr.",
-    "Ariz.",
-    "Ark.",
-    "Aug.",
-    "Calif.",
-    "Colo.",
-    "Conn.",
-    "Dec.",
-    "Del.",
-    "Feb.",
-    "Fla.",
-    "Ga.",
-    "Ia.",
-    "Id.",
-    "Ill.",
-    "Ind.",
-    "Jan.",
-    "Jul.",
-    "Jun.",
-    "Kan.",
-    "Kans.",
-    "Ky.",
-    "La.",
-    "Mar.",
-    "Mass.",
-    "Mich.",
-    "Minn.",
-    "Miss.",
-    "N.C.",
-    "N.D.",
-    "N.H.",
-    "N.J.",
-    "N.M.",
-    "N.Y.",
-    "Neb.",
-    "Nebr.",
-    "Nev.",
-    "Nov.",
-    "Oct.",
-    "Okla.",
-    "Ore.",
-    "Pa.",
-    "S.C.",
-    "Sep.",
-    "Sept.",
-    "Tenn.",
-    "Va.",
-    "Wash.",
-    "Wis.",
-    "a.m.",
-    "Adm.",
-    "Bros.",
-    "co.",
-    "Co.",
-    "Corp.",
-    "D.C.",
-    "Dr.",
-    "e.g.",
-    "E.g.",
-    "E.G.",
-    "Gen.",
-    "Gov.",
-    "i.e.",
-    "I.e.",
-    "I.E.",
-    "Inc.",
-    "Jr.",
-    "Ltd.",
-    "Md.",
-    "Messrs.",
-    "Mo.",
-    "Mont.",
-    "Mr.",
-    "Mrs.",
-    "Ms.",
-    "p.m.",
-    "Ph.D.",
-    "Prof.",
-    "Rep.",
-    "Rev.",
-    "Sen.",
-    "St.",
-    "vs.",
-    "v.s.",
-    "'",
-    "''",
-    "C++",
-    "ä.",
-    "ö.",
-    "ü.",
-    '\\")',
-    "<space>",
-    "\\t",
-    "\\n",
-    ":)",
-    ":-)",
-    ":))",
-    ":-))",
-    ":)))",
-    "(:",
-    "(-:",
-    "=)",
-    "(=",
-    ":]",
-    ":-]",
-    "[:",
-    "[-:",
-    "[=",
-    "=]",
-    ":o)",
-    "(o:",
-    ":}",
-    ":-}",
-    "8)",
-    "8-)",
-    "(-8",
-    ";)",
-    ";-)",
-    "(;",
-    "(-;",
-    ":(",
-    ":-(",
-    ":((",
-    ":-((",
-    ":(((",
-    ":-(((",
-    ":-)))",
-    "):",
-    ")-:",
-    "=(",
-    ">:(",
-    ":')",
-    ":'-)",
-    ":'(",
-    ":'-(",
-    ":/",
-    ":-/",
-    "=/",
-    "=|",
-    ":|",
-    ":-|",
-    "]=",
-    "=[",
-    ":1",
-    ":P",
-    ":-P",
-    ":p",
-    ":-p",
-    ":O",
-    ":-O",
-    ":o",
-    ":-o",
-    ":0",
-    ":-0",
-    ":()",
-    ">:o",
-    ":*",
-    ":-*",
-    ":3",
-    ":-3",
-    "=3",
-    ":>",
-    ":->",
-    ":X",
-    ":-X",
-    ":x",
-    ":-x",
-    ":D",
-    ":-D",
-    ";D",
-    ";-D",
-    "=D",
-    "8D",
-    "8-D",
-    "^_^",
-    "^__^",
-    "^___^",
-    ">.<",
-    ">.>",
-    "<.<",
-    "._.",
-    ";_;",
-    "-_-",
-    "-__-",
-    "v.v",
-    "V.V",
-    "v_v",
-    "V_V",
-    "o_o",
-    "o_O",
-    "O_o",
-    "O_O",
-    "0_o",
-    "o_0",
-    "0_0",
-    "o.O",
-    "O.o",
-    "O.O",
-    "o.o",
-    "0.0",
-    "o.0",
-    "0.o",
-    "@_@",
-    "<3",
-    "<33",
-    "<333",
-    "</3",
-    "(^_^)",
-    "(-_-)",
-    "(._.)",
-    "(>_<)",
-    "(*_*)",
-]
+from data_pipeline.web.text_pass import MATCHED, hash_of
+
+MODALS = "ca could do does did had may might must need ought sha should wo would".split()
+HAVE_AFTER = "could might must should would".split()
+OTHER_VERBS = "ai are is was were have has dare".split()
+QUESTIONS = "who what when where why how there".split()
+NOT_SPLIT = set("Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore".split())
+CLIPPED = "doin goin nothin nuthin ol somethin lovin havin".split()
+WHOLE = (
+    "'em 'll 'nuff 'S 's \u2018S \u2018s and/or w/o 're 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am o'clock O'clock 'd "
+    "Mt. Ak. Ala. Apr. Ariz. Ark. Aug. Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind. Jan. Jul. Jun. Kan. Kans. Ky. La. Mar. "
+    "Mass. Mich. Minn. Miss. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa. S.C. Sep. Sept. Tenn. Va. Wash. Wis. "
+    "a.m. Adm. Bros. co. Co. Corp. D.C. Dr. e.g. E.g. E.G. Gen. Gov. i.e. I.e. I.E. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. p.m. "
+    "Ph.D. Prof. Rep. Rev. Sen. St. vs. v.s. ' '' C++ ä. ö. ü. \\\") <space> \\t \\n "
+    ":) :-) :)) :-)) :))) (: (-: =) (= :] :-] [: [-: [= =] :o) (o: :} :-} 8) 8-) (-8 ;) ;-) (; (-; :( :-( :(( :-(( :((( :-((( :-))) ): )-: =( >:( "
+    ":') :'-) :'( :'-( :/ :-/ =/ =| :| :-| ]= =[ :1 :P :-P :p :-p :O :-O :o :-o :0 :-0 :() >:o :* :-* :3 :-3 =3 :> :-> :X :-X :x :-x :D :-D "
+    ";D ;-D =D 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._. ;_; -_- -__- v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O O.o O.O o.o 0.0 o.0 0.o "
+    "@_@ <3 <33 <333 </3 (^_^) (-_-) (._.) (>_<) (*_*)"
+).split()
 SPLIT = (
     "y'|all y|all how|'d|'y How|'d|'y can|not Can|not gon|na Gon|na got|ta Got|ta let|'s Let|'s c'm|on C'm|on not|'ve not|ve Not|'ve Not|ve"
 )
@@ -268,13 +38,13 @@ def contractions() -> set[tuple[str, ...]]:
     found: set[tuple[str, ...]] = set()
     for word in with_title(["i"]):
         found |= {(word, "'m"), (word, "'m", "a")}
-    for word in with_title(["i", "you", "he", "she", "it", "we", "they"] + QUESTIONS + ["that", "this", "these", "those"]):
+    for word in with_title("i you he she it we they".split() + QUESTIONS + "that this these those".split()):
         found |= {(word, end) for end in ("'ll", "'d")} | {(word, end, "'ve") for end in ("'ll", "'d")}
-    for word in with_title(["i", "you", "we", "they"] + QUESTIONS + ["these", "those"]):
+    for word in with_title("i you we they".split() + QUESTIONS + ["these", "those"]):
         found.add((word, "'ve"))
-    for word in with_title(["you", "we", "they"] + QUESTIONS + ["these", "those"]):
+    for word in with_title("you we they".split() + QUESTIONS + ["these", "those"]):
         found.add((word, "'re"))
-    for word in with_title(["he", "she", "it"] + QUESTIONS + ["that", "this"]):
+    for word in with_title("he she it".split() + QUESTIONS + ["that", "this"]):
         found.add((word, "'s"))
     for word in with_title(MODALS):
         found |= {(word, "n't"), (word, "n't", "'ve")}
@@ -307,13 +77,27 @@ def exceptions() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def exception_arrays() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The exceptions for compiled code: code points one after another (uint32), the end of each word, and its pieces.
+def affixed(word: str) -> bool:
+    """Whether the tokenizer would split something off the word if it were no exception."""
+    bare = word.replace("’", "'")
+    return bare[0] == "'" or bare[-1] == "'" or bare[-2:] in ("'s", "'S") or not bare.replace("'", "").isalnum()
 
-    Pieces are the length of the first plus 256 times that of the second; 0 keeps the word whole.
+
+def exception_table() -> tuple[np.ndarray, np.ndarray]:
+    """The exceptions for compiled code, an open-addressed table: hashes uint64 [slots] and pieces int64 [slots], -1 where nothing stands.
+
+    Pieces are the length of the first plus 256 times that of the second of three, 0 keeps the word whole; MATCHED is added to those that
+    count between other tokens of a run too.
     """
-    words = sorted(exceptions().items())
-    codes = np.frombuffer("".join(word for word, _ in words).encode("utf-32-le"), np.uint32)
-    ends = np.cumsum([len(word) for word, _ in words])
-    pieces = [0 if len(parts) == 1 else len(parts[0]) + (256 * len(parts[1]) if len(parts) == 3 else 0) for _, parts in words]
-    return codes, ends.astype(np.int64), np.array(pieces, np.int64)
+    slots = 4096
+    keys, pieces = np.zeros(slots, np.uint64), np.full(slots, -1, np.int64)
+    for word, parts in sorted(exceptions().items()):
+        codes = np.frombuffer(word.encode("utf-32-le"), np.uint32)
+        key = np.uint64(hash_of(codes, 0, len(codes)))
+        slot = int(key) % slots
+        while pieces[slot] >= 0:
+            slot = (slot + 1) % slots
+        keys[slot] = key
+        lengths = 0 if len(parts) == 1 else len(parts[0]) + (256 * len(parts[1]) if len(parts) == 3 else 0)
+        pieces[slot] = lengths + (MATCHED if affixed(word) else 0)
+    return keys, pieces
