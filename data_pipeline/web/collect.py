@@ -134,13 +134,8 @@ def sources(crawl: Path) -> list[str]:
             return [str(crawl / name) if storage.is_local(name) else name for name in names]
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise InputError(f"{crawl / SOURCES}: a list under 'sources' is needed") from error
-    found = (
-        sorted(str(path) for path in crawl.iterdir() if WEB_FILES.search(path.name) and path.name not in OWN_NOTES)
-        if crawl.is_dir()
-        else []
-    )
+    there = sorted(crawl.iterdir()) if crawl.is_dir() else []
+    found = [str(path) for path in there if WEB_FILES.search(path.name) and path.name not in OWN_NOTES]
     if not found:
-        raise InputError(
-            f"{crawl}: no crawl there; run `phial data collect {crawl}` first, or put WARC files (or others that are read) into it"
-        )
+        raise InputError(f"{crawl}: no crawl there; run `phial data collect {crawl}` first, or put WARC files into it")
     return found

@@ -17,7 +17,7 @@ class CollectRecipe(Section):
 
     warc: tuple[str, ...] = Field(
         default=(),
-        description="files of web data, or lists of them (*.paths, *.paths.gz): paths, URLs or globs; empty for the standard library's pages",
+        description="web data, or lists of it (*.paths[.gz]): paths, URLs, globs; empty for the standard library's pages",
     )
     prefix: str = Field(default="", description="what relative lines of a list are below; empty for the list's own host or folder")
     bad_pages: bool = Field(default=True, description="mix generated pages in whose right verdict is known (standard library's pages only)")

@@ -16,15 +16,16 @@ DATE = "2000-01-01T00:00:00Z"
 class WarcWriter:
     """Writes records to a binary stream."""
 
-    def __init__(self, stream: IO[bytes], description: str) -> None:
-        self.stream = stream
+    def __init__(self, stream: IO[bytes], description: str, level: int = 6) -> None:
+        self.stream, self.level = stream, level  # gzip's level: 1 is fast, 9 small
         self.records = 0
         info = f"software: phial\r\nformat: WARC File Format 1.1\r\ndescription: {description}\r\n".encode()
         self.write("warcinfo", "", "application/warc-fields", info, None)
 
-    def response(self, url: str, html: bytes) -> None:
-        """One page as an HTTP response, HTML in UTF-8."""
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(html)}\r\n\r\n".encode("ascii")
+    def response(self, url: str, html: bytes, headers: str = "") -> None:
+        """One page as an HTTP response, HTML in UTF-8. `headers`: more header lines, each with its line break."""
+        told = f"Content-Type: text/html; charset=utf-8\r\nContent-Length: {len(html)}\r\n{headers}"
+        head = f"HTTP/1.1 200 OK\r\n{told}\r\n".encode("ascii")
         self.write("response", url, "application/http; msgtype=response", head + html, html)
 
     def write(self, kind: str, url: str, content_type: str, block: bytes, payload: bytes | None) -> None:
@@ -38,7 +39,7 @@ class WarcWriter:
             lines.append(f"WARC-Payload-Digest: {digest(payload)}")
         lines += [f"Content-Type: {content_type}", f"Content-Length: {len(block)}", "", ""]
         record = "\r\n".join(lines).encode("utf-8") + block + b"\r\n\r\n"
-        self.stream.write(gzip.compress(record, compresslevel=6, mtime=0))
+        self.stream.write(gzip.compress(record, compresslevel=self.level, mtime=0))
         self.records += 1
 
 

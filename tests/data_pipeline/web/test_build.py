@@ -168,10 +168,10 @@ def test_bad_crawls_are_one_line_and_leave_what_stood_there(crawl: Path, recipe:
     (tmp_path / "web").mkdir()
     (tmp_path / "web/kept.parquet").write_text("from before")
     (tmp_path / "crawl").mkdir()
-    (tmp_path / "noise.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "noise.warc").write_text("no archive")
     first_record = next(zone for zone in (crawl / "pages.warc.gz").read_bytes().split(b"\x1f\x8b\x08\x00") if zone)
     (tmp_path / "empty.warc.gz").write_bytes(b"\x1f\x8b\x08\x00" + first_record)
-    for pattern, says in (("none.warc", "no such file"), ("noise.bin", "JSON lines is needed"), ("empty.warc.gz", "an empty crawl")):
+    for pattern, says in (("none.warc", "no such file"), ("noise.warc", "not a WARC file"), ("empty.warc.gz", "an empty crawl")):
         with pytest.raises(InputError, match=says) as caught:
             collecting.collect(CollectRecipe(warc=str(tmp_path / pattern)), tmp_path / "new", 0)
         assert "\n" not in str(caught.value)
