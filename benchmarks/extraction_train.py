@@ -10,6 +10,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def trees_of(model: Any) -> dict[str, Any]:
                 for filled in (columns, thresholds, left, values):
                     filled.append(0)  # type: ignore[attr-defined]
     return {
-        "columns": columns, "thresholds": [round(one, 5) for one in thresholds], "left": left, "values": values, "starts": starts,
+        "columns": columns, "thresholds": [float(f"{one:.8g}") for one in thresholds], "left": left, "values": values, "starts": starts,
         "base": round(float(np.ravel(model._baseline_prediction)[0]), 5),
     }  # fmt: skip
 
@@ -148,6 +149,35 @@ def known_pages() -> list[Blocks]:
         page.labels[:] = [one in body and made.kind != "menu" for one in page.texts]
         page.weights[:] = 1
         found.append(page)
+    for html, body in small_articles(60):
+        page = blocks_of(html.encode())
+        page.labels[:] = [one in body for one in page.texts]
+        page.weights[:] = 1
+        found.append(page)
+    return found
+
+
+def small_articles(count: int) -> list[tuple[str, str]]:
+    """Pages of a few paragraphs, some of one short sentence, in plain or old-fashioned markup: (HTML, main text)."""
+    from data_pipeline.web.generated_pages import sentences
+    from data_pipeline.web.invented_words import ENGLISH, MENU
+
+    found = []
+    for number in range(count):
+        chance = random.Random(f"small article {number}")
+        lines = sentences(ENGLISH, chance, 14)
+        title, parts = " ".join(lines[0].split()[:4]), []
+        for _ in range(chance.randrange(1, 6)):
+            size = chance.choice((1, 1, 2, 3))
+            part, lines = " ".join(lines[:size]), lines[size:] or lines
+            parts.append(" ".join(part.split()[: chance.choice((5, 6, 99, 99))]).rstrip(".") + ".")
+        open_tag, close_tag = chance.choice((("<article>", "</article>"), ("<main>", "</main>"), ('<div id="content">', "</div>"), ("", "")))
+        separator = chance.choice(("p", "p", "p", "div"))
+        body = f"<h1>{title}</h1>" + "".join(f"<{separator}>{part}</{separator}>" for part in parts)
+        links = "".join(f"<li><a href=/{one}>{one}</a>" for one in chance.sample(MENU, 5))
+        nav = chance.choice((f"<nav><ul>{links}</ul></nav>", f"<div class=menu><ul>{links}</ul></div>", f"<ul>{links}</ul>"))
+        foot = chance.choice(("<footer>Imprint</footer>", "<footer><p>Copyright, all rights reserved</p></footer>", "<div>Contact | Terms</div>", ""))
+        found.append((f"<html><body>{nav}{open_tag}{body}{close_tag}{foot}</body></html>", " ".join([title, *parts])))
     return found
 
 

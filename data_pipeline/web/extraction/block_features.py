@@ -5,41 +5,41 @@ Compiled, and by itself: it calls nothing of other files. Columns are those of `
 
 import numpy as np
 
-from data_pipeline.web.compiled import compiled
+from data_pipeline.web.compiled import compiled, inner
 from data_pipeline.web.extraction.page_scan import (
     B_ALL, B_CONTEXT, B_NEAR, B_OWN, B_TEXT, BOLD, BREAKS, C_DEPTH, C_TAG, CAPITALS, CHARS, COMMAS, DD, DIGITS, DIV, DT, END, GREAT, H1, H6,
     IMAGES, ITEM, LI, LINK_CHARS, LINK_WORDS, LINKS, LIST_DEPTH, OWN, P, PLACE, PRE, ROW, SENTENCES, STOPS, TABLE, TD, TH, WORDS,
 )  # fmt: skip
 
-CONTEXT_BITS, CLASS_BITS, TEXT_BITS = 29, 43, 18
+CONTEXT_BITS, CLASS_BITS, TEXT_BITS = 29, 44, 30
 ITSELF, AROUND, PAGE, NEIGHBOURS, TRAIL = 32, 4 * 7, 10, 6 * 7, 22
 FEATURES = ITSELF + AROUND + PAGE + NEIGHBOURS + TRAIL + CONTEXT_BITS + CLASS_BITS + TEXT_BITS
 LEVELS = GREAT - OWN + 1
 LONG_WORDS = 20  # a block of so many words outside links is taken for prose by the distances
 
 
-@compiled
+@inner
 def log(value):  # type: ignore[no-untyped-def]
     return np.log1p(np.float32(value))
 
 
-@compiled
+@inner
 def share(part, whole):  # type: ignore[no-untyped-def]
     return np.float32(part) / np.float32(max(whole, 1))
 
 
-@compiled
+@inner
 def is_heading(tag):  # type: ignore[no-untyped-def]
     return H1 <= tag <= H6
 
 
-@compiled
+@inner
 def is_prose(blocks, i):  # type: ignore[no-untyped-def]
     words = blocks[i, WORDS] - blocks[i, LINK_WORDS]
     return words >= LONG_WORDS and blocks[i, STOPS] * 6 >= words and blocks[i, LINK_CHARS] * 3 < blocks[i, CHARS]
 
 
-@compiled
+@inner
 def itself(text, blocks, i, row, at):  # type: ignore[no-untyped-def]
     """The block's element, size and style."""
     tag, chars, words = blocks[i, C_TAG], blocks[i, CHARS], blocks[i, WORDS]
@@ -78,7 +78,7 @@ def itself(text, blocks, i, row, at):  # type: ignore[no-untyped-def]
     row[at + 31] = share(blocks[i, SENTENCES], words)
 
 
-@compiled
+@inner
 def container_sums(blocks, count):  # type: ignore[no-untyped-def]
     """Per element around blocks: blocks, characters, link characters, words, stop words, sentences, prose blocks."""
     sums = np.zeros((count + 1, 7), np.float32)
@@ -99,7 +99,7 @@ def container_sums(blocks, count):  # type: ignore[no-untyped-def]
     return sums
 
 
-@compiled
+@inner
 def around(blocks, i, sums, total, row, at):  # type: ignore[no-untyped-def]
     """The elements around the block, by what they hold."""
     for level in range(LEVELS):
@@ -113,7 +113,7 @@ def around(blocks, i, sums, total, row, at):  # type: ignore[no-untyped-def]
         row[place + 6] = share(sums[one, 1], total)
 
 
-@compiled
+@inner
 def neighbours(blocks, i, row, at):  # type: ignore[no-untyped-def]
     """Three blocks before and three behind."""
     n = len(blocks)
@@ -136,7 +136,7 @@ def neighbours(blocks, i, row, at):  # type: ignore[no-untyped-def]
                 row[place + 6] = LEVELS - level
 
 
-@compiled
+@inner
 def page_values(blocks, state, row, at):  # type: ignore[no-untyped-def]
     """What is the same for all blocks of a page."""
     n, prose, prose_words, articles = len(blocks), 0, 0, 0
@@ -153,7 +153,7 @@ def page_values(blocks, state, row, at):  # type: ignore[no-untyped-def]
     row[at + 6] = share(prose, n)
 
 
-@compiled
+@inner
 def flags(bits, i, row, at):  # type: ignore[no-untyped-def]
     """Contexts; class words, 3 in the element itself, 2 near it, 1 around it; words of the text."""
     for bit in range(CONTEXT_BITS):
@@ -167,7 +167,7 @@ def flags(bits, i, row, at):  # type: ignore[no-untyped-def]
         row[at + bit] = bits[i, B_TEXT] >> bit & 1
 
 
-@compiled
+@inner
 def trails(blocks, bits, out, at):  # type: ignore[no-untyped-def]
     """What came before and what comes behind, near and far: distances, shares, decaying sums, the last heading."""
     n = len(blocks)

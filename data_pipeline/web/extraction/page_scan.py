@@ -7,13 +7,14 @@ nothing is not made again, so the time is linear in the page's bytes.
 
 import numpy as np
 
-from data_pipeline.web.compiled import compiled
+from data_pipeline.web.compiled import compiled, inner
 from data_pipeline.web.extraction.vocabulary import ATTRIBUTE as H_ATTRIBUTE
 from data_pipeline.web.extraction.vocabulary import ARIA_BIT, CLASS_WORD, ENTITY, HIDDEN_BIT, PRIME, ROLE, STOP_BIT, TAG, TAG_CONTEXT, TAG_KIND
 from data_pipeline.web.extraction.vocabulary import BLOCK, CONTEXTS, HIDDEN, INLINE, RAW, TAGS, TEXT_WORD, VOID
 
 MAX_STACK = 2_000  # open elements that are followed
 MAX_BLOCKS = 100_000  # later text joins the last block
+VOCABULARY = 140610  # vocabulary.digest(): a change there must change this file, since numba keeps what it compiled by this file alone
 
 # Columns of a block (int32). FIRST to LAST are sums over its text.
 COLUMNS = (
@@ -46,7 +47,7 @@ HIDING = np.frombuffer(b"display:none\0visibility:hidden\0font-size:0\0left:-999
 CP1252 = np.array([ord(bytes([one]).decode("cp1252", "replace")) for one in range(128, 160)], np.int64)
 
 
-@compiled
+@inner
 def lookup(keys, values, key):  # type: ignore[no-untyped-def]
     """A word's value, 0 when it is not known."""
     mask = np.uint64(len(keys) - 1)
@@ -58,27 +59,27 @@ def lookup(keys, values, key):  # type: ignore[no-untyped-def]
     return np.int64(0)
 
 
-@compiled
+@inner
 def lower(byte):  # type: ignore[no-untyped-def]
     return byte + 32 if 65 <= byte <= 90 else byte
 
 
-@compiled
+@inner
 def is_letter(byte):  # type: ignore[no-untyped-def]
     return 97 <= (byte | 32) <= 122
 
 
-@compiled
+@inner
 def is_blank(byte):  # type: ignore[no-untyped-def]
     return byte == 32 or 9 <= byte <= 13
 
 
-@compiled
+@inner
 def step(key, byte):  # type: ignore[no-untyped-def]
     return (key ^ np.uint64(byte)) * np.uint64(PRIME)
 
 
-@compiled
+@inner
 def is_markup(page, i):  # type: ignore[no-untyped-def]
     """Whether the "<" at i begins a tag or a comment; else it is text."""
     if i + 1 >= len(page):
@@ -87,7 +88,7 @@ def is_markup(page, i):  # type: ignore[no-untyped-def]
     return is_letter(following) or following == 33 or following == 63 or (following == 47 and i + 2 < len(page) and page[i + 2] != 32)
 
 
-@compiled
+@inner
 def flush(s, stack, text, blocks, bits):  # type: ignore[no-untyped-def]
     """Ends the open block."""
     if not s[STARTED]:
@@ -120,11 +121,12 @@ def flush(s, stack, text, blocks, bits):  # type: ignore[no-untyped-def]
     s[OUT] += 1
 
 
-@compiled
+@inner
 def begin_row(s, stack, block, bit):  # type: ignore[no-untyped-def]
     """Fills what a block has from the open elements around it."""
     level = stack[s[TOP], K_BLOCK]
-    block[:] = 0
+    for column in range(26):
+        block[column] = 0
     block[START] = s[BEGIN]
     block[C_TAG] = stack[level, K_TAG]
     block[C_DEPTH] = level
@@ -149,7 +151,7 @@ def begin_row(s, stack, block, bit):  # type: ignore[no-untyped-def]
             level = stack[level - 1, K_BLOCK]
 
 
-@compiled
+@inner
 def push(s, stack, opened, tag, context, own):  # type: ignore[no-untyped-def]
     """Opens an element."""
     top = s[TOP]
@@ -157,8 +159,9 @@ def push(s, stack, opened, tag, context, own):  # type: ignore[no-untyped-def]
         s[OVER] += 1
         s[DEPTH] = max(s[DEPTH], top + s[OVER])
         return
-    above, new = stack[top], stack[top + 1]
-    new[:] = above
+    new = stack[top + 1]
+    for column in range(12):
+        new[column] = stack[top, column]
     top += 1
     s[TOP] = top
     s[DEPTH] = max(s[DEPTH], top)
@@ -185,7 +188,7 @@ def push(s, stack, opened, tag, context, own):  # type: ignore[no-untyped-def]
         new[K_LISTS] += 1
 
 
-@compiled
+@inner
 def pop_to(s, stack, opened, level):  # type: ignore[no-untyped-def]
     """Closes the element at `level` and all inside it."""
     for one in range(s[TOP], level - 1, -1):
@@ -193,12 +196,12 @@ def pop_to(s, stack, opened, level):  # type: ignore[no-untyped-def]
     s[TOP] = level - 1
 
 
-@compiled
+@inner
 def close_element(s, stack, opened, text, blocks, bits, tag):  # type: ignore[no-untyped-def]
     """An end tag: closes the nearest open element of its name, if one may be closed from here."""
     kind = TAG_KIND[tag]
-    if kind == BLOCK or tag == 0:
-        flush_if_block(s, stack, text, blocks, bits, tag)
+    if kind == BLOCK:
+        flush(s, stack, text, blocks, bits)
     if s[OVER] > 0:
         s[OVER] -= 1
         return
@@ -215,14 +218,7 @@ def close_element(s, stack, opened, text, blocks, bits, tag):  # type: ignore[no
     pop_to(s, stack, opened, level)
 
 
-@compiled
-def flush_if_block(s, stack, text, blocks, bits, tag):  # type: ignore[no-untyped-def]
-    """Unknown elements are in line, known block elements end the block."""
-    if tag != 0:
-        flush(s, stack, text, blocks, bits)
-
-
-@compiled
+@inner
 def close_implied(s, stack, opened, tag):  # type: ignore[no-untyped-def]
     """Closes what the start tag of a block element closes without an end tag of its own."""
     if opened[HEAD] > 0 and tag != HEAD:
@@ -244,7 +240,7 @@ def close_implied(s, stack, opened, tag):  # type: ignore[no-untyped-def]
         pop_to(s, stack, opened, near)
 
 
-@compiled
+@inner
 def open_element(s, stack, opened, text, blocks, bits, tag, closed):  # type: ignore[no-untyped-def]
     """A start tag with the attributes that `read_attributes` left in the state."""
     s[ELEMENTS] += 1
@@ -280,7 +276,7 @@ def open_element(s, stack, opened, text, blocks, bits, tag, closed):  # type: ig
     push(s, stack, opened, tag, context, own)
 
 
-@compiled
+@inner
 def break_line(s, stack, text, blocks, bits):  # type: ignore[no-untyped-def]
     """A <br>: a line inside a block; the second without text between them ends the block."""
     s[BREAK_RUN] += 1
@@ -297,7 +293,7 @@ def break_line(s, stack, text, blocks, bits):  # type: ignore[no-untyped-def]
         s[SUMS + BREAKS - CHARS] += 1
 
 
-@compiled
+@inner
 def find(page, i, byte):  # type: ignore[no-untyped-def]
     """Where `byte` stands from i on, or -1."""
     for place in range(i, len(page)):
@@ -306,7 +302,7 @@ def find(page, i, byte):  # type: ignore[no-untyped-def]
     return -1
 
 
-@compiled
+@inner
 def class_bits(page, start, end, keys, values):  # type: ignore[no-untyped-def]
     """The groups of the words in a class or id: whole words, and words of five letters or more as beginnings."""
     found = np.int64(0)
@@ -331,7 +327,7 @@ def class_bits(page, start, end, keys, values):  # type: ignore[no-untyped-def]
     return found
 
 
-@compiled
+@inner
 def style_hides(page, start, end, scratch):  # type: ignore[no-untyped-def]
     """Whether a style takes its element out of sight."""
     length = 0
@@ -339,7 +335,8 @@ def style_hides(page, start, end, scratch):  # type: ignore[no-untyped-def]
         if not is_blank(page[place]) and length < len(scratch) - 8:
             scratch[length] = lower(page[place])
             length += 1
-    scratch[length : length + 8] = 0
+    for place in range(length, length + 8):
+        scratch[place] = 0
     at = 0
     while at < len(HIDING):
         size = 0
@@ -356,7 +353,7 @@ def style_hides(page, start, end, scratch):  # type: ignore[no-untyped-def]
     return False
 
 
-@compiled
+@inner
 def keep_attribute(page, kind, start, end, s, keys, values, scratch):  # type: ignore[no-untyped-def]
     """One attribute that counts, with its value from start to end."""
     if kind == 1:
@@ -379,7 +376,7 @@ def keep_attribute(page, kind, start, end, s, keys, values, scratch):  # type: i
         s[A_ARIA] = 1
 
 
-@compiled
+@inner
 def attribute_value(page, i, s):  # type: ignore[no-untyped-def]
     """The value behind the "=" at i: (start, end, where to go on)."""
     n = len(page)
@@ -399,11 +396,12 @@ def attribute_value(page, i, s):  # type: ignore[no-untyped-def]
     return start, i, i
 
 
-@compiled
+@inner
 def read_attributes(page, i, s, keys, values, scratch):  # type: ignore[no-untyped-def]
     """Reads a start tag's attributes from behind its name; returns the place behind the tag, negative when it closes itself."""
     n = len(page)
-    s[A_CLASS : A_ARIA + 1] = 0
+    for one in range(A_CLASS, A_ARIA + 1):
+        s[one] = 0
     closed = False
     while i < n and page[i] != 62:
         byte = page[i]
@@ -430,7 +428,7 @@ def read_attributes(page, i, s, keys, values, scratch):  # type: ignore[no-untyp
     return -i if closed else i
 
 
-@compiled
+@inner
 def encode(code, pending):  # type: ignore[no-untyped-def]
     """A code point as UTF-8 into `pending`; returns how many bytes."""
     if code < 128:
@@ -446,7 +444,7 @@ def encode(code, pending):  # type: ignore[no-untyped-def]
     return 4
 
 
-@compiled
+@inner
 def character_reference(page, i, keys, values, pending):  # type: ignore[no-untyped-def]
     """What stands at the "&" at i: (place behind it, bytes in `pending`); no bytes when it is an ampersand only."""
     n, at, code = len(page), i + 1, np.int64(0)
@@ -483,7 +481,7 @@ def character_reference(page, i, keys, values, pending):  # type: ignore[no-unty
     return at, encode(code, pending)
 
 
-@compiled
+@inner
 def end_word(s, keys, values, key, capital, linked):  # type: ignore[no-untyped-def]
     """Counts a word."""
     bits = lookup(keys, values, key)
@@ -494,7 +492,7 @@ def end_word(s, keys, values, key, capital, linked):  # type: ignore[no-untyped-
     s[TEXT_BITS] |= bits & ~(np.int64(1) << STOP_BIT)
 
 
-@compiled
+@inner
 def blank(s, text, is_hard, is_pre, byte):  # type: ignore[no-untyped-def]
     """White space in a block: as it is in <pre>, a pending space elsewhere; hard blanks stay where they indent."""
     out = s[OUT]
@@ -509,13 +507,13 @@ def blank(s, text, is_hard, is_pre, byte):  # type: ignore[no-untyped-def]
         s[SPACE] = 1
 
 
-@compiled
+@inner
 def separates(first, second, third):  # type: ignore[no-untyped-def]
     """Whether a character of several bytes is punctuation: U+00A0 to U+00BF, U+2000 to U+207F, U+3000 to U+303F."""
     return (first == 194 and second < 192 and second != 169) or (first == 226 and second <= 129) or (first == 227 and second == 128)
 
 
-@compiled
+@inner
 def begin_block(s, stack, place):  # type: ignore[no-untyped-def]
     s[STARTED] = 1
     s[BEGIN] = s[OUT]
@@ -523,7 +521,7 @@ def begin_block(s, stack, place):  # type: ignore[no-untyped-def]
     s[SPACE] = 0
 
 
-@compiled
+@inner
 def read_text(page, i, s, stack, text, keys, values, pending):  # type: ignore[no-untyped-def]
     """Text up to the next tag into the open block; returns where that tag begins."""
     n, top = len(page), s[TOP]
@@ -619,7 +617,7 @@ def read_text(page, i, s, stack, text, keys, values, pending):  # type: ignore[n
     return i
 
 
-@compiled
+@inner
 def count_characters(s, stack, context, chars, linked, bold):  # type: ignore[no-untyped-def]
     """Adds the characters of a text node to its block and to the page."""
     s[SUMS] += chars
@@ -635,7 +633,7 @@ def count_characters(s, stack, context, chars, linked, bold):  # type: ignore[no
             s[INLINE_CLASS] |= stack[level, K_OWN]
 
 
-@compiled
+@inner
 def skip_comment(page, i, s):  # type: ignore[no-untyped-def]
     """The place behind the comment or declaration at i; a comment that never ends is only its own tag."""
     n = len(page)
@@ -654,7 +652,7 @@ def skip_comment(page, i, s):  # type: ignore[no-untyped-def]
     return end
 
 
-@compiled
+@inner
 def find_end(page, i):  # type: ignore[no-untyped-def]
     """The place behind the next ">"; a "<" ends a tag that was never closed."""
     n = len(page)
@@ -664,7 +662,7 @@ def find_end(page, i):  # type: ignore[no-untyped-def]
     return at + 1 if at < n and page[at] == 62 else at
 
 
-@compiled
+@inner
 def skip_raw(page, i, tag, begin, end, s):  # type: ignore[no-untyped-def]
     """The place of the end tag of a script or the like; i when there is none. Its name stands from begin to end."""
     if s[NO_RAW] >> (tag - SCRIPT) & 1:
@@ -683,7 +681,7 @@ def skip_raw(page, i, tag, begin, end, s):  # type: ignore[no-untyped-def]
     return i
 
 
-@compiled
+@inner
 def read_markup(page, i, s, stack, opened, text, blocks, bits, keys, values, scratch):  # type: ignore[no-untyped-def]
     """Reads the tag or comment at i; returns the place behind it."""
     n = len(page)
@@ -726,7 +724,7 @@ def scan(page, keys, values, max_stack, max_blocks):  # type: ignore[no-untyped-
     stack, opened = np.zeros((min(tags + 2, max_stack), 12), np.int64), np.zeros(128, np.int64)
     s, pending, scratch = np.zeros(STATES, np.int64), np.zeros(8, np.uint8), np.zeros(512, np.uint8)
     stack[0, K_ID] = -1
-    i = 0
+    i = n * 0  # a literal 0 would have everything compiled twice
     while i < n:
         if page[i] == 60 and is_markup(page, i):
             i = read_markup(page, i, s, stack, opened, text, blocks, bits, keys, values, scratch)

@@ -18,7 +18,7 @@ BLOCK_NAMES = (
 )
 VOID_NAMES = "area base br col embed hr img input link meta param source track wbr"
 RAW_NAMES = "script style noscript iframe textarea title noframes xmp"
-HIDDEN_NAMES = "head svg template math select object audio video canvas datalist map"
+HIDDEN_NAMES = "head svg template math select object audio video canvas datalist map rt rp"
 KINDS = ((INLINE_NAMES, INLINE), (BLOCK_NAMES, BLOCK), (VOID_NAMES, VOID), (RAW_NAMES, RAW), (HIDDEN_NAMES, HIDDEN))
 
 TAGS = {name: code for code, name in enumerate((name for names, _ in KINDS for name in names.split()), 1)}
@@ -116,7 +116,15 @@ TEXT_GROUPS = (
     "please bitte your ihre ihr deine dein tu su votre you sie",
     "min minutes minuten read lesezeit ago hours stunden views aufrufe uhr",
     "javascript browser enable",
-    "cart shop price kaufen buy warenkorb € $ versand order bestellen preis",
+    "cart shop price kaufen buy warenkorb € versand order bestellen preis",
+    "lea lire lesen leer read lees leia czytaj leggi también auch aussi also",
+    "subscriber subscribers member members membership mitglied mitglieder miembro miembros abonnent abonnenten abonné donate spenden spende donar",
+    "follow folgen folge folgt siga síguenos suivez únete canal join channel feed",
+    "advertise werben inserieren permission reprint reprinted republish republished nachdruck vervielfältigung reproduction prohibida trademark",
+    "moderated moderation guidelines civil abusive offensive netiquette opinions views expressed",
+    "warning error notice javascript undefined null",
+    "filed under categorized bookmark permalink trackback trackbacks pingback pingbacks",
+    "press presse pressemitteilung agentur redaktion editor editors correspondent reporter journalist journalistin redakteur redakteurin",
 )
 
 STOP_WORDS = (
@@ -178,3 +186,8 @@ def table() -> tuple[np.ndarray, np.ndarray]:
             place = (place + 1) & (size - 1)
         keys[place], values[place] = key, value
     return keys, values
+
+
+def digest() -> int:
+    """A number that changes with the elements, their kinds and contexts, which compiled code holds as constants."""
+    return fnv(repr((TAGS, KINDS, CONTEXTS, HIDDEN_BIT, ARIA_BIT, STOP_BIT, ROLES)).encode(), TAG) % 1_000_000
