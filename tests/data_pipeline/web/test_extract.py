@@ -54,15 +54,15 @@ def test_garbage_never_raises() -> None:
 def test_deep_nesting_is_read_without_recursion() -> None:
     page = b"<html><body>" + b"<div>" * 20_000 + PROSE.encode() + b"</div>" * 20_000
     found = extract_page(page)
-    assert (found.method, found.why) == ("tree", "depth")
+    assert found.why == "depth"
     assert PROSE.strip() in found.text
-    assert found.depth > MAX_DEPTH
+    assert found.depth >= MAX_DEPTH
 
 
-def test_a_very_large_table_is_not_given_to_trafilatura() -> None:
+def test_a_very_large_table_is_read_whole() -> None:
     page = b"<html><body><table>" + b"<tr><td>one<td>two<td>three" * 40_000 + b"</table></body></html>"
     found = extract_page(page)
-    assert (found.method, found.why) == ("resiliparse", "elements")
+    assert found.why == "elements"
     assert found.text.count("three") == 40_000
 
 
@@ -71,7 +71,6 @@ def test_a_layout_of_tables_keeps_its_lines() -> None:
     rows = f"<tr><td><h1>shapes</h1></td></tr></table><table><tr><td>&nbsp;</td><td>{PROSE * 3}<br>{code}</td></tr>"
     page = f"<html><body><table>{rows}</table></body></html>"
     found = extract_page(page.encode())
-    assert (found.method, found.why) == ("resiliparse", "tables")
     assert "\n    return width * height" in found.text
     assert "|" not in found.text
 
