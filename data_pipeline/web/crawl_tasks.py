@@ -24,7 +24,7 @@ def measure_file(task: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]
 def measure_files(
     recipe: WebRecipe, files: list[CrawlFile], folder: str, journal: str, workers: int | str, progress: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
-    """Every file that is not measured yet, as one task of the journal each; returns the pages and bytes, and what the engine says it cost."""
+    """Every file that is not measured yet, a task of the journal each; returns pages, bytes, and what the engine says it cost."""
     left = [file for file in files if not begun(folder, file.name, file.fingerprint).ends]
     pages = html_bytes = 0
     failed: list[str] = []

@@ -9,7 +9,7 @@ from data_pipeline import storage
 from data_pipeline.engine.journal import fingerprint
 from data_pipeline.errors import InputError
 from data_pipeline.web.domains import registered_domain
-from data_pipeline.web.measured import Measured, measure_page
+from data_pipeline.web.measured import Measured, measure_page, warm_up
 from data_pipeline.web.reading import Broken, Page, Place, names_of, read_records
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
@@ -92,7 +92,10 @@ class CrawlMeasurer:
 
     def measure(self, files: list[CrawlFile]) -> None:
         """Every file whole; killed at any time, the same call goes on behind the last segment."""
-        pool = Pool(measure_page, self.recipe, self.workers, self.recipe.page_seconds)
+        if all(begun(self.folder, file.name, file.fingerprint).ends for file in files):
+            return
+        warm_up(self.recipe)  # compiled once here, not once in each worker
+        pool = Pool(measure_page, self.recipe, self.workers, self.recipe.page_seconds, prepare=warm_up)
         for result in pool.map(self.read(files)):
             self.settle_events()
             event = self.events.popleft()

@@ -1,4 +1,4 @@
-"""One page to everything that can be measured of it alone: text, language, values, keys. Thresholds are applied later, to what is stored."""
+"""One page to all that can be measured of it alone: text, language, values, keys. Thresholds are applied later, to what is stored."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -70,6 +70,12 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
     )
 
 
+def warm_up(recipe: WebRecipe) -> None:
+    """Loads what measuring needs, and compiles what this machine has not compiled yet, before any page's seconds are counted."""
+    words = "The first page of all is short and of no use to anyone; it has words, and that is enough for it. "
+    measure_page(recipe, Page("", "http://example.org/", f"<html><body><h1>One</h1><p>{words * 4}</p></body></html>".encode(), ""))
+
+
 def problem_of(recipe: WebRecipe, tools: PageTools, page: Page) -> Rejection | None:
     """Why nothing is measured of a page, asked before its text is looked for."""
     if page.problem:
@@ -79,7 +85,7 @@ def problem_of(recipe: WebRecipe, tools: PageTools, page: Page) -> Rejection | N
 
 
 def text_of(page: Page) -> tuple[str, str, float]:
-    """The page's text, how it was found, and the share of the page's characters that are links; text that came as text is taken as it is."""
+    """The page's text, how it was found, and the share of its characters that are links; what came as text is taken as it is."""
     if page.text:
         return page.text, "as text", 0.0
     found = extract_page(page.html, page.charset, page.url or None)

@@ -32,6 +32,17 @@ class Killed:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Life:
+    """What a worker is told when it starts; see `Pool`."""
+
+    function: Callable[[Any, Any], Any]
+    setting: Any
+    seconds: float
+    memory_bytes: int
+    prepare: Callable[[Any], None] | None
+
+
 @dataclass
 class Worker:
     process: BaseProcess
@@ -49,6 +60,7 @@ class Pool:
     workers: int = 0  # 0 is one per core
     seconds: float = 30.0
     memory_bytes: int = MEMORY
+    prepare: Callable[[Any], None] | None = None  # called with the setting when a worker starts, under no limit of time
     crew: list[Worker] = field(default_factory=list)
 
     def map(self, tasks: Iterable[Any]) -> Iterator[Any]:
@@ -89,12 +101,15 @@ class Pool:
     def start(self) -> Worker:
         context = multiprocessing.get_context("spawn")  # a forked copy of a process with threads may hang
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, self.function, self.setting, self.seconds, self.memory_bytes), daemon=True)
+        process = context.Process(target=work, args=(theirs, self.life()), daemon=True)
         process.start()
         theirs.close()
         worker = Worker(process, ours)
         self.crew.append(worker)
         return worker
+
+    def life(self) -> "Life":
+        return Life(self.function, self.setting, self.seconds, self.memory_bytes, self.prepare)
 
     def give(self, worker: Worker, task: tuple[int, Any]) -> None:
         worker.task = task
@@ -162,9 +177,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def work(pipe: Connection, function: Callable[[Any, Any], Any], setting: Any, seconds: float, memory_bytes: int) -> None:
+def work(pipe: Connection, life: Life) -> None:
     """A worker's life: a task in, a result out, until the pipe closes or the worker holds too much memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    if life.prepare is not None:
+        life.prepare(life.setting)
     limit_memory(HARD_MEMORY)
     own = psutil.Process()
     timed = hasattr(signal, "setitimer")
@@ -177,16 +194,16 @@ def work(pipe: Connection, function: Callable[[Any, Any], Any], setting: Any, se
         except (EOFError, OSError):
             return
         if timed:
-            signal.setitimer(signal.ITIMER_PROF, seconds)
+            signal.setitimer(signal.ITIMER_PROF, life.seconds)
         try:
-            answer = ("result", function(setting, task))
+            answer = ("result", life.function(life.setting, task))
         except MemoryError:
             os._exit(1)  # to the parent a killed worker: what the task was doing cannot be trusted to have been undone
         except Exception:
             answer = ("error", traceback.format_exc())
         if timed:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        if answer[0] == "result" and own.memory_info().rss > memory_bytes:
+        if answer[0] == "result" and own.memory_info().rss > life.memory_bytes:
             pipe.send(("last", answer[1]))
             return
         pipe.send(answer)

@@ -71,7 +71,7 @@ def write_crawl(folder: Path, files: int = 3, pages: int = 9) -> Path:
 class Inline:
     """Measures pages in this process; deaths of workers are tested with the pool itself, and below with a killed build."""
 
-    def __init__(self, function: Callable[[Any, Any], Any], setting: Any, *limits: float) -> None:
+    def __init__(self, function: Callable[[Any, Any], Any], setting: Any, *limits: float, prepare: Any = None) -> None:
         self.function = function
         self.setting = setting
 
