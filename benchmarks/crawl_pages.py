@@ -109,15 +109,15 @@ class Maker:
     def good(
         self, site: str = "site", kind: str = "good", expect: str = "keep", around: str = "", head: str = "", extra: str = ""
     ) -> CrawlPage:
+        """A page to keep; `around` stands beside its main text, `head` in its head, `extra` is a paragraph amid the others."""
         parts = self.paragraphs(16 + int(self.chance.random() * 44))
         if extra:
             parts.insert(len(parts) // 2, extra)
         url = self.url(site)
         title = f"Notes {self.number} from the valley"
         body = "\n".join(f"<p>{one}</p>" for one in parts)
-        page = CrawlPage(
-            url, self.html(title, body, head=head, around=around), kind, expect, "\n\n".join(parts) if expect == "keep" else ""
-        )
+        text = "\n\n".join(parts) if expect == "keep" else ""
+        page = CrawlPage(url, self.html(title, body, head=head, around=around), kind, expect, text)
         if kind == "good":
             self.remember(page)
         return page

@@ -20,7 +20,8 @@ class Warc(Archive):
 
     kind = "a WARC"
     first = FIRST
-    line = re.compile(rb"(?<=\n)(WARC/\d\.\d+[ \t]*\r?\n[A-Za-z][A-Za-z-]{0,60}:)")
+    # Not at line starts only: a record that is cut ends within a line.
+    line = re.compile(rb"(WARC/\d\.\d+[ \t]*\r?\n(?:WARC-|Content-)[A-Za-z-]{1,60}:)", re.IGNORECASE)
 
     def head(self) -> Head:
         headers = self.header_lines()
