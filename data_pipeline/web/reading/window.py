@@ -100,6 +100,9 @@ class Window:
     def more_of_member(self) -> bool:
         if self.damage:
             raise Damaged(self.damage)
+        # Told when more is wanted, so that the record's header is seen before.
+        if self.produced > self.limits.max_page_bytes and not self.ended:
+            self.check_expansion()
         while not self.ended:
             packed = self.raw.read(CHUNK)
             if not packed:
@@ -119,8 +122,6 @@ class Window:
             self.raw.unread(self.unit.unused_data if self.unit.eof else self.unit.unconsumed_tail)
             self.produced += len(piece)
             self.ended = self.unit.eof
-            if self.produced > self.limits.max_page_bytes:
-                self.check_expansion()
             if piece:
                 self.data += piece
                 return True
