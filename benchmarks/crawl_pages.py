@@ -63,6 +63,14 @@ class Maker:
         self.recent: deque[CrawlPage] = deque(maxlen=64)
         self.sample: list[CrawlPage] = []
         self.goods = 0
+        self.menus = [
+            "".join(f'<li><a href="/{one.lower()}/{place}">{one}</a></li>' for place, one in enumerate(self.chance.sample(MENU, 8)))
+            for _ in range(64)
+        ]
+        self.sides = [
+            "".join(f'<li><a href="/read/{self.chance.randrange(10**6)}">{one}</a></li>' for one in self.chance.sample(MENU, 6))
+            for _ in range(64)
+        ]
         self.kinds, self.weights = list(KINDS), list(KINDS.values())
 
     def page(self) -> CrawlPage:
@@ -96,8 +104,7 @@ class Maker:
 
     def html(self, title: str, body: str, language: str = "en", head: str = "", around: str = "") -> str:
         chance = self.chance
-        menu = "".join(f'<li><a href="/{one.lower()}/{place}">{one}</a></li>' for place, one in enumerate(chance.sample(MENU, 8)))
-        side = "".join(f'<li><a href="/read/{int(chance.random() * 1e6)}">{one}</a></li>' for one in chance.sample(MENU, 6))
+        menu, side = self.menus[int(chance.random() * 64)], self.sides[int(chance.random() * 64)]
         return (
             f'<!DOCTYPE html>\n<html lang="{language}"><head><meta charset="utf-8"><title>{title}</title>'
             f"{head}{STYLE}{SCRIPT}</head>\n<body>"
@@ -109,15 +116,15 @@ class Maker:
     def good(
         self, site: str = "site", kind: str = "good", expect: str = "keep", around: str = "", head: str = "", extra: str = ""
     ) -> CrawlPage:
+        """A page to keep; `around` stands beside its main text, `head` in its head, `extra` is a paragraph amid the others."""
         parts = self.paragraphs(16 + int(self.chance.random() * 44))
         if extra:
             parts.insert(len(parts) // 2, extra)
         url = self.url(site)
         title = f"Notes {self.number} from the valley"
         body = "\n".join(f"<p>{one}</p>" for one in parts)
-        page = CrawlPage(
-            url, self.html(title, body, head=head, around=around), kind, expect, "\n\n".join(parts) if expect == "keep" else ""
-        )
+        text = "\n\n".join(parts) if expect == "keep" else ""
+        page = CrawlPage(url, self.html(title, body, head=head, around=around), kind, expect, text)
         if kind == "good":
             self.remember(page)
         return page

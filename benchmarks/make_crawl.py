@@ -26,7 +26,7 @@ from data_pipeline.web.warc_writer import WarcWriter
 DAMAGED_PAGES = 40
 
 
-def make(out: Path, size: int, files: int, seed: int) -> dict[str, Any]:
+def make(out: Path, size: int, files: int, seed: int, level: int = 1) -> dict[str, Any]:
     """Writes the folder and returns what is in it."""
     if files < 1 or size < 10_000:
         raise InputError(f"{out}: at least one file and 10,000 bytes are needed, got {files} and {size}")
@@ -39,7 +39,7 @@ def make(out: Path, size: int, files: int, seed: int) -> dict[str, Any]:
         for number in range(files):
             name = f"crawl-{number:04d}.warc.gz"
             with storage.atomic_write(folder / name) as stream:
-                writer = WarcWriter(stream, "a generated crawl", level=1)
+                writer = WarcWriter(stream, "a generated crawl", level=level)
                 while written < size * (number + 1) / files:
                     page = maker.page()
                     html = page.html.encode()
@@ -120,8 +120,9 @@ def main() -> None:
     parser.add_argument("--bytes", type=float, default=1e9)
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--level", type=int, default=1, choices=range(10), help="of gzip; 0 stores, which is fastest")
     arguments = parser.parse_args()
-    print(json.dumps(make(arguments.out, int(arguments.bytes), arguments.files, arguments.seed), indent=1))
+    print(json.dumps(make(arguments.out, int(arguments.bytes), arguments.files, arguments.seed, arguments.level), indent=1))
 
 
 if __name__ == "__main__":

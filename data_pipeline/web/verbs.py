@@ -45,7 +45,7 @@ def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str |
         print(json.dumps(record, ensure_ascii=False))
         return
     if settings.warc:
-        print(f"{folder}: {len(record['sources'])} file(s) named in {folder}/sources.json, read in place")
+        print(f"{folder}: {len(record['sources'])} WARC file(s) named in {folder}/sources.json, read in place")
         for path in record["files_without_pages"]:
             print(f"  no response record in {path}")
         return

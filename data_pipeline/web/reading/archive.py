@@ -58,7 +58,9 @@ class Archive:
                 if not self.advance():
                     break
             except Damaged as error:
-                yield from self.broken_at(window.raw.offset, str(error), lambda: window.search_member(window.raw.offset + 1))
+                # Between two members, or within the one that was just begun.
+                place = window.raw.offset if window.ended else window.member
+                yield from self.broken_at(place, str(error), lambda place=place: window.search_member(place + 1))
                 continue
             begin = window.place()
             try:
@@ -104,8 +106,8 @@ class Archive:
             self.search_on()
             return self.counted(page)
         room = self.limits.max_page_bytes + CODING_ROOM + MAX_HEAD
-        block = window.take(min(head.length, room if head.wanted or head.information else 0))
         try:
+            block = window.take(min(head.length, room if head.wanted or head.information else 0))
             there = len(block) + window.skip(head.length - len(block))
             self.check_end(head.length, there, offset)
         except Bomb:
@@ -129,7 +131,8 @@ class Archive:
             if window.ended and not (window.coding == "gzip" and window.raw.peek(1)):
                 raise Wrong(f"truncated: {there:,} of {length:,} bytes are there")
             raise Wrong(f"its length says {length:,} bytes and {there:,} are there")
-        for _ in range(8):
+        line_ends = 0
+        while True:
             # A member's end is the record's end: the next one is not looked at, since it may be damaged.
             if not window.left and not window.ended:
                 window.more()
@@ -138,6 +141,9 @@ class Archive:
             if window.data[window.at] not in b"\r\n":
                 break
             window.at += 1
+            line_ends += 1
+        if line_ends >= len(b"\r\n\r\n"):  # as the standard has it; whatever comes next is judged by itself
+            return
         if window.left < 300 and not window.ended:
             while window.left < 300 and window.more():
                 pass
@@ -150,11 +156,8 @@ class Archive:
         if self.rewinds < MAX_REWINDS and window.raw.seekable:
             self.rewinds += 1
             window.reset(offset, inside)
-            if window.coding == "gzip" and window.ended:  # else the member that is to be left would be found again
-                try:
-                    window.open_member()
-                except Damaged:
-                    return window.search_member(offset + 1)
+            if window.ended and window.coding == "gzip":
+                window.open_member()  # the bad record's own
         return self.search_on()
 
     def search_on(self) -> bool:

@@ -16,14 +16,16 @@ def metadata_of(headers: Mapping[str, str], html: bytes, snapshot: str) -> dict[
     found: dict[str, str] = {}
     robots = [headers.get("x-robots-tag", "").strip()]
     head = html[:HEAD]
-    for tag in TAG.finditer(head):
+    lower = head.lower()
+    # Most pages say nothing of either, and the words are found faster than the tags.
+    for tag in TAG.finditer(head) if b"robots" in lower or b"license" in lower else ():
         kind = tag[1].lower()
         parts = {one[1].lower(): (one[2] or one[3] or one[4] or b"") for one in ATTRIBUTE.finditer(tag[2])}
         if kind == b"meta" and parts.get(b"name", b"").strip().lower() == b"robots":
             robots.append(plain(parts.get(b"content", b"")))
         elif b"license" in parts.get(b"rel", b"").lower().split() and "licence" not in found:
             found["licence"] = plain(parts.get(b"href", b""))
-    if not found.get("licence") and (address := LICENCE_ADDRESS.search(head)):
+    if not found.get("licence") and b"creativecommons.org" in lower and (address := LICENCE_ADDRESS.search(head)):
         found["licence"] = plain(address[0])
     values = {
         "robots": ", ".join(one.lower() for one in robots if one),

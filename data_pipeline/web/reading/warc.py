@@ -20,7 +20,8 @@ class Warc(Archive):
 
     kind = "a WARC"
     first = FIRST
-    line = re.compile(rb"(?<=\n)(WARC/\d\.\d+[ \t]*\r?\n[A-Za-z][A-Za-z-]{0,60}:)")
+    # Not at line starts only: a record that is cut ends within a line.
+    line = re.compile(rb"(WARC/\d\.\d+[ \t]*\r?\n(?:WARC-|Content-)[A-Za-z-]{1,60}:)", re.IGNORECASE)
 
     def head(self) -> Head:
         headers = self.header_lines()
@@ -38,11 +39,12 @@ class Warc(Archive):
             raise Wrong("no WARC record where one should begin")
         size = 2048
         while not (end := HEAD_END.search(window.data, window.at, window.at + size)):
-            if size > MAX_HEAD:
-                raise Wrong(f"the header of a record is longer than {MAX_HEAD:,} bytes")
-            if window.fill(size) < size and not HEAD_END.search(window.data, window.at):
+            if window.left >= size:
+                if size >= MAX_HEAD:
+                    raise Wrong(f"the header of a record is longer than {MAX_HEAD:,} bytes")
+                size *= 2
+            elif window.fill(size) < size and not HEAD_END.search(window.data, window.at):
                 raise Wrong("truncated: within the header of a record")
-            size *= 2
         text = bytes(window.data[window.at : end.start()]).decode("utf-8", errors="replace")
         window.at = end.end()
         return header_dict(text.splitlines()[1:])

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,10 @@ class Window:
         if not self.raw.go(offset):
             return False
         self.data, self.at = bytearray(), 0
-        self.base = 0  # unpacked bytes of this member (plain: of the file) before data[0]
+        self.base = 0  # unpacked bytes before data[0], from where reading began (plain: from the file's beginning)
         self.member = offset
-        self.previous = (offset, 0)  # the member before: its offset and its unpacked length
+        # Where members begin, of those that the window touches: in unpacked bytes as `base` counts, and in the file.
+        self.marks: deque[tuple[int, int]] = deque([(0, offset)])
         self.ended = self.truncated = False
         self.unit: Any = None
         self.produced = 0
@@ -59,8 +61,10 @@ class Window:
             return self.base + self.at, 0
         if self.ended and self.at == len(self.data) and self.coding == "gzip":
             return self.raw.offset, 0
-        inside = self.base + self.at
-        return (self.member, inside) if inside >= 0 else (self.previous[0], self.previous[1] + inside)
+        here = self.base + self.at
+        while len(self.marks) > 1 and self.marks[1][0] <= here:
+            self.marks.popleft()
+        return self.marks[0][1], here - self.marks[0][0]
 
     @property
     def left(self) -> int:
@@ -100,6 +104,9 @@ class Window:
     def more_of_member(self) -> bool:
         if self.damage:
             raise Damaged(self.damage)
+        # Told when more is wanted, so that the record's header is seen before.
+        if self.produced > self.limits.max_page_bytes and not self.ended:
+            self.check_expansion()
         while not self.ended:
             packed = self.raw.read(CHUNK)
             if not packed:
@@ -119,8 +126,6 @@ class Window:
             self.raw.unread(self.unit.unused_data if self.unit.eof else self.unit.unconsumed_tail)
             self.produced += len(piece)
             self.ended = self.unit.eof
-            if self.produced > self.limits.max_page_bytes:
-                self.check_expansion()
             if piece:
                 self.data += piece
                 return True
@@ -147,10 +152,7 @@ class Window:
             return False
         if self.raw.peek(3)[:2] != GZIP[:2]:
             raise Damaged("no gzip data where a member should begin")
-        self.previous = (self.member, self.base + len(self.data))
-        self.base = -self.left  # what is still in the window lies before the member
-        del self.data[: self.at]
-        self.at = 0
+        self.marks.append((self.base + len(self.data), self.raw.offset))
         self.member, self.unit, self.produced, self.ended = self.raw.offset, zlib.decompressobj(wbits=31), 0, False
         self.damage = ""
         return True
@@ -215,6 +217,7 @@ class Window:
                     if place < len(tail):
                         self.raw.unread(tail[place:])
                     self.data, self.at, self.base, self.member = bytearray(), 0, 0, self.raw.offset
+                    self.marks = deque([(0, self.raw.offset)])
                     self.unit, self.ended, self.truncated, self.damage = None, True, False, ""
                     return True
                 place = data.find(GZIP, place + 1)

@@ -83,24 +83,20 @@ def test_a_truncated_plain_file(tmp_path: Path) -> None:
     assert "truncated" in broken[0]
 
 
-def test_a_damaged_record_ends_the_file_with_one_line(tmp_path: Path) -> None:
+def test_a_damaged_record_costs_itself_and_one_line(tmp_path: Path) -> None:
     data = bytearray(warc_bytes())
     starts = [place for place in range(len(data)) if data[place : place + 4] == b"\x1f\x8b\x08\x00"]
     data[starts[3] + 30 : starts[3] + 60] = b"\xff" * 30
     pages, broken = read(tmp_path, bytes(data))
-    assert [page.url for page in pages] == [url for url, _ in PAGES[:2]]
+    assert [page.url for page in pages] == [url for number, (url, _) in enumerate(PAGES) if number != 2]
     assert len(broken) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("page.html", b"<html><body>no archive</body></html>" * 9, "not a WARC file"),
-        ("page.warc.gz", gzip.compress(b"<html>no archive</html>" * 9, mtime=0), "not a WARC file"),
         ("noise.warc", bytes(range(256)) * 16, "not a WARC file"),
         ("empty.warc", b"", "an empty file"),
-        ("old.arc", b"filedesc://a.arc 0.0.0.0 20200101000000 text/plain 76\n1 0 x\n", "an ARC file"),
-        ("old.arc.gz", gzip.compress(b"filedesc://a.arc 0.0.0.0 20200101000000 text/plain 76\n1 0 x\n", mtime=0), "an ARC file"),
         ("bad.warc.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00" + b"\xff" * 200, "not a WARC file"),
     ],
 )
@@ -179,9 +175,8 @@ def test_malformed_samples_never_raise_anything_else() -> None:
             seen[path.name] = f"refused: {error}"
             continue
         seen[path.name] = f"{sum(isinstance(one, Page) for one in found)} pages, {sum(isinstance(one, Broken) for one in found)} broken"
-    assert all("an ARC file" in line for name, line in seen.items() if ".arc" in name)
     assert seen["example.warc.gz"] == "2 pages, 0 broken"
-    assert seen["example-trunc.warc"] == "1 pages, 1 broken"
+    assert seen["example-trunc.warc"] == "0 pages, 1 broken"  # its only page is two bytes short
     assert seen["crawl-sample-0000.warc.gz"].endswith("pages, 1 broken") or seen["crawl-sample-0000.warc.gz"].endswith("pages, 0 broken")
 
 
