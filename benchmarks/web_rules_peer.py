@@ -12,15 +12,15 @@ from typing import Any
 
 
 def main() -> None:
-    from datatrove.data import Document
-    from datatrove.pipeline.filters import C4QualityFilter, FineWebQualityFilter, GopherQualityFilter, GopherRepetitionFilter
-    from datatrove.utils.text import split_into_parts, split_into_words
+    from datatrove.data import Document  # pyright: ignore[reportMissingImports]
+    from datatrove.pipeline import filters as theirs  # pyright: ignore[reportMissingImports]
+    from datatrove.utils.text import split_into_parts, split_into_words  # pyright: ignore[reportMissingImports]
 
     filters = {
-        "gopher_quality": GopherQualityFilter(),
-        "gopher_repetition": GopherRepetitionFilter(),
-        "c4": C4QualityFilter(),
-        "fineweb": FineWebQualityFilter(),
+        "gopher_quality": theirs.GopherQualityFilter(),
+        "gopher_repetition": theirs.GopherRepetitionFilter(),
+        "c4": theirs.C4QualityFilter(),
+        "fineweb": theirs.FineWebQualityFilter(),
     }
     split_into_words("The tokenizer loads.")
     out, sys.stdout = sys.stdout, sys.stderr

@@ -14,8 +14,10 @@ NEAR_LIMIT = 0.1  # distances from this share below the largest allowed one up t
 
 @dataclass(frozen=True)
 class Language:
-    """The language that was decided on: ISO 639-1 code, distance to its profile (0 is nearest; -1 where the second opinion's language has no
-    profile), and what the second opinion said, empty where it was not asked. Where it was asked, it decided."""
+    """The language that was decided on, and what the second opinion said: empty where it was not asked; where it was asked, it decided.
+
+    `code` is ISO 639-1, `distance` the distance to its letter profile: 0 is nearest, -1 says that it has none.
+    """
 
     code: str
     distance: int
@@ -59,7 +61,7 @@ def near_undecided(text: str, preferred: tuple[str, ...], margin: int, limit: in
         return True
     if code in preferred and abs(distance - limit) <= NEAR_LIMIT * limit:
         return True
-    ranked = detect_fast(text, cutoff=NO_CUTOFF, n_results=len(preferred) + 1)
+    ranked: Any = detect_fast(text, cutoff=NO_CUTOFF, n_results=len(preferred) + 1)  # a list, as there is more than one result
     own = next((far for one, far in ranked if one in preferred), None)
     if own is None:
         own = profile_distance(text, *preferred)

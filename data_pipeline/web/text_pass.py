@@ -42,8 +42,8 @@ PHRASE_CODES = np.frombuffer("".join(phrase.ljust(LONGEST, "\0") for phrase, _ i
 PHRASE_BITS = np.array([bit for _, bit in PHRASES], np.int64)
 BRACE = 8
 UNITS = (
-    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb MB kb KB gb GB "
-    "tb TB T G M K % + US$ C$ A$"
+    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb MB kb KB gb "
+    "GB tb TB T G M K % + US$ C$ A$"
 )
 AFTER_DIGIT = np.array([int.from_bytes(unit.encode("latin-1"), "big") for unit in UNITS.split()], np.int64)
 # token flags
@@ -203,9 +203,9 @@ def infix_length(text, start, end, place, classes):
     before = classes[text[place - 1]]
     after = classes[text[place + 1]] if place + 1 < end else 0
     dash = code == 45 or code == 0x2013 or code == 0x2014
-    if before & DIGIT and (code == 43 or code == 45 or code == 42 or code == 94) and place + 1 < end:
-        if after & DIGIT or text[place + 1] == 45:
-            return 1
+    number_after = after & DIGIT or (place + 1 < end and text[place + 1] == 45)
+    if before & DIGIT and number_after and (code == 43 or code == 45 or code == 42 or code == 94):
+        return 1
     if code == 44:
         return 1 if before & LETTER and after & LETTER else 0
     if before & (LETTER | DIGIT):

@@ -7,23 +7,30 @@ import numpy as np
 
 from data_pipeline.web.text_pass import MATCHED, hash_of
 
-MODALS = "ca could do does did had may might must need ought sha should wo would".split()
-HAVE_AFTER = "could might must should would".split()
-OTHER_VERBS = "ai are is was were have has dare".split()
-QUESTIONS = "who what when where why how there".split()
-NOT_SPLIT = set("Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore".split())
-CLIPPED = "doin goin nothin nuthin ol somethin lovin havin".split()
-WHOLE = (
+
+def listed(line: str) -> list[str]:
+    return line.split()
+
+
+MODALS = listed("ca could do does did had may might must need ought sha should wo would")
+HAVE_AFTER = listed("could might must should would")
+OTHER_VERBS = listed("ai are is was were have has dare")
+QUESTIONS = listed("who what when where why how there")
+NOT_SPLIT = set(listed("Ill ill Its its Hell hell Shell shell Shed shed were Were Well well Whore whore"))
+CLIPPED = listed("doin goin nothin nuthin ol somethin lovin havin")
+WHOLE = listed(
     "'em 'll 'nuff 'S 's \u2018S \u2018s and/or w/o 're 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am o'clock O'clock 'd "
     "Mt. Ak. Ala. Apr. Ariz. Ark. Aug. Calif. Colo. Conn. Dec. Del. Feb. Fla. Ga. Ia. Id. Ill. Ind. Jan. Jul. Jun. Kan. Kans. Ky. La. Mar. "
     "Mass. Mich. Minn. Miss. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Nov. Oct. Okla. Ore. Pa. S.C. Sep. Sept. Tenn. Va. Wash. Wis. "
     "a.m. Adm. Bros. co. Co. Corp. D.C. Dr. e.g. E.g. E.G. Gen. Gov. i.e. I.e. I.E. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. Mr. Mrs. Ms. p.m. "
     "Ph.D. Prof. Rep. Rev. Sen. St. vs. v.s. ' '' C++ ä. ö. ü. \\\") <space> \\t \\n "
-    ":) :-) :)) :-)) :))) (: (-: =) (= :] :-] [: [-: [= =] :o) (o: :} :-} 8) 8-) (-8 ;) ;-) (; (-; :( :-( :(( :-(( :((( :-((( :-))) ): )-: =( >:( "
-    ":') :'-) :'( :'-( :/ :-/ =/ =| :| :-| ]= =[ :1 :P :-P :p :-p :O :-O :o :-o :0 :-0 :() >:o :* :-* :3 :-3 =3 :> :-> :X :-X :x :-x :D :-D "
+    ":) :-) :)) :-)) :))) (: (-: =) (= :] :-] [: [-: [= =] :o) (o: :} :-} 8) 8-) (-8 ;) ;-) (; (-; :( :-( :(( :-(( :((( :-((( :-))) "
+    "): )-: =( >:( "
+    ":') :'-) :'( :'-( :/ :-/ =/ =| :| :-| ]= =[ :1 :P :-P :p :-p :O :-O :o :-o :0 :-0 :() >:o :* :-* :3 :-3 =3 :> :-> :X :-X :x :-x "
+    ":D :-D "
     ";D ;-D =D 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._. ;_; -_- -__- v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O O.o O.O o.o 0.0 o.0 0.o "
     "@_@ <3 <33 <333 </3 (^_^) (-_-) (._.) (>_<) (*_*)"
-).split()
+)
 SPLIT = (
     "y'|all y|all how|'d|'y How|'d|'y can|not Can|not gon|na Gon|na got|ta Got|ta let|'s Let|'s c'm|on C'm|on not|'ve not|ve Not|'ve Not|ve"
 )
@@ -38,13 +45,13 @@ def contractions() -> set[tuple[str, ...]]:
     found: set[tuple[str, ...]] = set()
     for word in with_title(["i"]):
         found |= {(word, "'m"), (word, "'m", "a")}
-    for word in with_title("i you he she it we they".split() + QUESTIONS + "that this these those".split()):
+    for word in with_title([*listed("i you he she it we they"), *QUESTIONS, "that", "this", "these", "those"]):
         found |= {(word, end) for end in ("'ll", "'d")} | {(word, end, "'ve") for end in ("'ll", "'d")}
-    for word in with_title("i you we they".split() + QUESTIONS + ["these", "those"]):
+    for word in with_title([*listed("i you we they"), *QUESTIONS, "these", "those"]):
         found.add((word, "'ve"))
-    for word in with_title("you we they".split() + QUESTIONS + ["these", "those"]):
+    for word in with_title([*listed("you we they"), *QUESTIONS, "these", "those"]):
         found.add((word, "'re"))
-    for word in with_title("he she it".split() + QUESTIONS + ["that", "this"]):
+    for word in with_title([*listed("he she it"), *QUESTIONS, "that", "this"]):
         found.add((word, "'s"))
     for word in with_title(MODALS):
         found |= {(word, "n't"), (word, "n't", "'ve")}
@@ -62,7 +69,7 @@ def exceptions() -> dict[str, tuple[str, ...]]:
         bare = tuple(piece.replace("'", "") for piece in pieces)
         found |= {"".join(pieces): pieces, "".join(bare): bare}
     found = {word: pieces for word, pieces in found.items() if word not in NOT_SPLIT}
-    for line in SPLIT.split():
+    for line in listed(SPLIT):
         found[line.replace("|", "")] = tuple(line.split("|"))
     for hour in range(1, 13):
         found |= {f"{hour}{half}": (str(hour), half) for half in ("a.m.", "am", "p.m.", "pm")}

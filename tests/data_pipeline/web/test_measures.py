@@ -1,50 +1,61 @@
 """Measured values against values worked out by hand, and the rules that compare them."""
 
-import numpy as np
 import pytest
 
-from data_pipeline.web.measures import duplicate_ngrams, duplicate_share, measure, ngram_hashes, top_ngram, word_hashes
-from data_pipeline.web.recipe import Thresholds, WebRecipe
+from data_pipeline.web.measures import c4_clean, measure, ngram_hashes, word_hashes
+from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rules import TABLE, Maximum, Minimum, Rejection, first_rejection, rules_of
-
-
-def arrays(text: str) -> tuple[np.ndarray, np.ndarray]:
-    words = text.split()
-    return word_hashes(words), np.array([len(word) for word in words])
+from data_pipeline.web.thresholds import Thresholds
 
 
 def test_counts_by_hand() -> None:
     values, hashes = measure("The cat sat, and the dog #ran...\n- Be quick!\n\nx2 { } 44\n", link_density=0.25)
-    # the cat sat and the dog ran be quick x2 44
+    # The cat sat , and the dog # ran ... - Be quick ! x2 { } 44: of 18 tokens 11 are words, of which 10 have a letter
     assert values.words == len(hashes) == 11
+    assert values.tokens == 18
     assert values.mean_word_length == pytest.approx((3 + 3 + 3 + 3 + 3 + 3 + 3 + 2 + 5 + 2 + 2) / 11)
-    assert values.symbol_ratio == pytest.approx(1 / 11)  # one hash mark, one ellipsis: the larger count
-    assert values.alphabetic_words == pytest.approx(10 / 11)
-    assert values.stop_words == 3  # the, and, be
-    assert values.bullet_lines == pytest.approx(1 / 3)
-    assert values.ellipsis_lines == pytest.approx(1 / 3)
+    assert values.symbol_ratio == pytest.approx(1 / 18)  # one hash mark, one ellipsis: the larger count
+    assert values.alphabetic_words == pytest.approx(10 / 18)
+    assert values.stop_words == 2  # the, and; capital letters do not count
+    assert values.bullet_lines == pytest.approx(1 / 4)  # of all lines, the empty one too
+    assert values.ellipsis_lines == pytest.approx(1 / 4)
     assert values.line_ends == pytest.approx(2 / 3)
     assert values.short_lines == pytest.approx(2 / 3)  # the first line has 32 characters
-    assert values.newline_ratio == pytest.approx(4 / 11)
-    assert (values.braces, values.lorem_ipsum, values.link_density) == (2, 0, 0.25)
+    assert values.newline_ratio == pytest.approx(4 / 18)
+    assert (values.braces, values.lorem_ipsum, values.link_density) == (0, 0, 0.25)  # the line with braces ends in no mark
 
 
 def test_duplicate_lines_count_all_but_the_first() -> None:
-    assert duplicate_share(["ab", "c", "ab", "ab"], by_characters=False) == 2 / 4
-    assert duplicate_share(["ab", "c", "ab", "ab"], by_characters=True) == 4 / 7
-    assert duplicate_share([], by_characters=True) == 0.0
+    values, _ = measure("ab\nc\nab\n\nab")
+    assert values.duplicate_lines == 2 / 4
+    assert values.duplicate_line_characters == 4 / 11
+    assert values.repeated_line_characters == 4 / 7
+    assert values.duplicate_paragraphs == 0.0
+    assert measure("ab\nc\n\nd\n\n\nab\nc")[0].duplicate_paragraph_characters == 4 / 14
 
 
 def test_top_ngram() -> None:
-    assert top_ngram(*arrays("a bb a bb ccc"), 2) == pytest.approx(2 * 3 / 9)  # "a bb" twice, three characters each
-    assert top_ngram(*arrays("a b c d"), 2) == 0.0  # nothing comes twice
-    assert top_ngram(*arrays("a"), 2) == 0.0
+    assert measure("a bb a bb ccc")[0].top_2gram == pytest.approx(2 * 4 / 13)  # "a bb" twice, four characters each
+    assert measure("a b c d")[0].top_2gram == pytest.approx(3 / 7)  # nothing comes twice: the first counts
+    assert measure("a")[0].top_2gram == 0.0
 
 
 def test_repeated_ngrams_do_not_count_a_character_twice() -> None:
-    # "a b c" again at words 3..5 and, overlapping, the run goes on: words 3 to 6 are covered
-    assert duplicate_ngrams(*arrays("a b c a b c a zz"), 3) == pytest.approx(4 / 9)
-    assert duplicate_ngrams(*arrays("a b c d e f"), 3) == 0.0
+    assert measure("a b c d e a b c d e a b zz")[0].duplicate_5grams == pytest.approx(5 / 26)
+    assert measure("a b c d e f a b c d")[0].duplicate_5grams == 0.0
+
+
+def test_c4_keeps_lines_that_are_sentences() -> None:
+    good = "The first is here. The second too! Is the third?"
+    others = ["Menu and more", "Short.", "Turn on JavaScript now please.", "Read our privacy policy here.", "Wait for it..."]
+    text = "\n".join([good, *others[:3], 'It is [1] so [edit] "as said." Yes.', *others[3:]])
+    assert c4_clean(text) == f'{good}\nIt is  so  "as said." Yes.'
+    values, _ = measure(text)
+    assert (values.c4_lines, values.sentences) == (2, 5)
+    assert c4_clean(good) is None  # three sentences
+    assert c4_clean(text + "\nThey use { and so on.") is None
+    assert c4_clean(text + "\nThey use { and so on.", braces=False) is not None
+    assert c4_clean(text + "\nAnd Lorem ipsum stands here.") is None
 
 
 def test_ngram_hashes_depend_on_order_and_nothing_else() -> None:
@@ -86,4 +97,4 @@ def test_the_brace_rule_can_be_switched_off() -> None:
     assert first_rejection(rules_of(WebRecipe(c4_braces=False)), values) is None
     refusal = first_rejection(rules_of(WebRecipe()), values)
     assert refusal is not None
-    assert (refusal.reason, refusal.value) == ("braces", 2.0)
+    assert (refusal.reason, refusal.value) == ("braces", 1.0)  # one line
