@@ -47,7 +47,7 @@ def library_pages() -> list[str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                text = pydoc.plaintext.document(importlib.import_module(name))
+                text = pydoc.plaintext.document(importlib.import_module(name))  # type: ignore[attr-defined]
         except Exception:  # modules of other systems
             continue
         pages += [text[start : start + PAGE_CHARACTERS] for start in range(0, len(text), PAGE_CHARACTERS)]

@@ -47,7 +47,7 @@ def one_width(python: str, folder: Path, size: int) -> dict[str, Any]:
         "Megatron to .ds = datatrove's .ds writer": [("from_megatron.ds", "peer.ds"), ("from_megatron.ds.index", "peer.ds.index")],
         ".ds to Megatron to .ds": [("back.ds", "peer.ds"), ("back.ds.index", "peer.ds.index")],
     }
-    same = {
+    same: dict[str, bool | str] = {
         what: all((folder / one).read_bytes() == (folder / other).read_bytes() for one, other in files) for what, files in pairs.items()
     }
     metadata = [(folder / f"{name}.ds.metadata").read_text().split("\n", 1)[1] for name in ("back", "peer")]

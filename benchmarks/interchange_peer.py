@@ -4,6 +4,8 @@
 SHA-256 of what its reader gives.
 """
 
+# pyright: reportMissingImports=false
+
 import hashlib
 import json
 import sys
