@@ -5,6 +5,8 @@ FOLDER holds items.jsonl and documents.jsonl. Its indexer would load tasks throu
 seconds.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import sys
 import time

@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,5 +252,5 @@ def written(value: Any) -> str:
     return "" if value is None or isinstance(value, bool) else str(value)
 
 
-def joined(parts: list[str | None]) -> str:
+def joined(parts: Iterable[str]) -> str:
     return "\n".join(part for part in parts if part)

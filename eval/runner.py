@@ -5,7 +5,6 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def evaluate(
         found = run_task(opened, name, row, settings, form, read[name], Path(data), log, progress)
         results["tasks"][name] = {**row.summarise(found, form), "protocol": form}
         if split is not None:
-            parts = by_contamination(name, found, splits[name], partial(row.summarise, form=form))
+            parts = by_contamination(name, found, splits[name], lambda some, row=row, form=form: row.summarise(some, form))
             results["tasks"][name] |= parts
         written += [{"task": name, **one} for one in found]
         if out is not None:

@@ -54,6 +54,8 @@ class BenchmarkIndex:
         self.names = names
         self.words = words
         self.answers = answers
+        self.lengths = np.array([len(one) for one in words], np.int64)
+        self.answer_lengths = np.array([len(one) for one in answers], np.int64)
         self.files: list[tuple[str, int]] = []  # every file that was read and its items
         self.keys, self.long, self.starts, self.items = grams
         self._bits = max(4, int(2 * len(self.keys)).bit_length())
@@ -149,7 +151,7 @@ class BenchmarkIndex:
         `items` and `shorts` are what `evidence(grams)` gave.
         """
         size = self.settings.coverage_words
-        lengths = np.array([len(self.words[item]) for item in items.tolist()], np.int64)
+        lengths = self.lengths[items]
         shares = np.zeros(len(items))
         keys = self.keys[grams]  # rising, as grams are
         for place in np.flatnonzero(shorts * size >= least * lengths).tolist():
@@ -169,13 +171,13 @@ class BenchmarkIndex:
     def _answers_beside(self, words: np.ndarray, grams: np.ndarray, places: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Items with a near hit whose answer's words stand in a row within the window around their n-grams."""
         items, _, shorts = self.evidence(found)
+        wanted = self.answer_lengths[items] >= self.settings.answer_words
+        items, shorts = items[wanted], shorts[wanted]
         near = items[self.coverages(items, shorts, found, self.settings.near_coverage) >= self.settings.near_coverage]
         beside = []
         for item in near.tolist():
             answer = self.answers[item]
-            if len(answer) < self.settings.answer_words:
-                continue
-            mine = np.fromiter((item in self.items[self.starts[gram] : self.starts[gram + 1]] for gram in grams.tolist()), bool, len(grams))
+            mine = np.isin(self.keys[grams], ngram_hashes(self.words[item], self.settings.coverage_words))
             first = max(0, int(places[mine].min()) - self.settings.answer_window)
             last = int(places[mine].max()) + self.settings.words + self.settings.answer_window
             if stands_in(answer, words[first:last]):

@@ -12,7 +12,7 @@ from data_pipeline.web.compiled import compiled
 @compiled
 def place_of(value: np.uint64, bits: int) -> int:
     """The high bits of the mixed hash."""
-    return np.int64((value * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(64 - bits))
+    return np.int64((value * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(64 - bits))  # type: ignore[return-value]
 
 
 @compiled
