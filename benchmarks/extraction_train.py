@@ -29,7 +29,7 @@ from data_pipeline.web.warc_reader import decoded
 FOLDS = 5
 GOLD_WEIGHT = 25.0
 MOST_BLOCKS = 150  # of a page that only the teacher has labelled; more are drawn from
-THRESHOLD = 0.5
+THRESHOLD = 0.45
 SETTINGS = {
     "max_iter": 120, "learning_rate": 0.08, "max_leaf_nodes": 15, "min_samples_leaf": 20, "l2_regularization": 5.0, "max_features": 0.3,
     "random_state": 0,
