@@ -37,7 +37,7 @@ def extract(html: bytes, url: str | None = None) -> str:
 
 def extract_page(html: bytes, charset: str = "", url: str | None = None) -> Extraction:
     """As `extract`, with how the text was found. `charset` is what the HTTP header declared, if anything; `url` decides nothing."""
-    from data_pipeline.web.extraction import block_features, classify, page_scan
+    from data_pipeline.web.extraction import block_features, classify, layout, page_scan
     from data_pipeline.web.extraction.render import render
     from data_pipeline.web.extraction.vocabulary import table
 
@@ -46,28 +46,36 @@ def extract_page(html: bytes, charset: str = "", url: str | None = None) -> Extr
     page = np.frombuffer(decoded(html[:MAX_BYTES], charset).encode("utf-8", "replace"), np.uint8)
     text, blocks, bits, state = page_scan.scan(page, *table(), MAX_DEPTH, MAX_ELEMENTS)
     blocks, bits = shown(blocks, bits)
-    total, links = int(state[page_scan.TOTAL]), int(state[page_scan.LINK_TOTAL])
+    total, links = int(state[layout.TOTAL]), int(state[layout.LINK_TOTAL])
     measured = {
         "link_density": links / total if total else 0.0,
-        "elements": int(state[page_scan.ELEMENTS]),
-        "depth": int(state[page_scan.DEPTH]),
+        "elements": int(state[layout.ELEMENTS]),
+        "depth": int(state[layout.DEPTH]),
     }
     if not len(blocks):
         return Extraction("", "none", **measured)
-    why = "size" if len(html) > MAX_BYTES else "depth" if measured["depth"] >= MAX_DEPTH else "elements" if len(blocks) == MAX_ELEMENTS else ""
-    rows = block_features.features(text, blocks, bits, state[page_scan.TOTAL : page_scan.TOTAL + 3], state[page_scan.CONTAINERS])
+    why = (
+        "size"
+        if len(html) > MAX_BYTES
+        else "depth"
+        if measured["depth"] >= MAX_DEPTH
+        else "elements"
+        if len(blocks) == MAX_ELEMENTS
+        else ""
+    )
+    rows = block_features.features(text, blocks, bits, state[layout.TOTAL : layout.TOTAL + 3], state[layout.CONTAINERS])
     model = classify.weights()
     kept = classify.judged(rows, model) > model[6]
     method = "blocks"
-    if blocks[kept, page_scan.CHARS].sum() < min(MIN_CHARACTERS, MIN_COVERAGE * (total - links)):
-        kept, method, why = 2 * blocks[:, page_scan.LINK_CHARS] < blocks[:, page_scan.CHARS], "all", "coverage"
+    if blocks[kept, layout.CHARS].sum() < min(MIN_CHARACTERS, MIN_COVERAGE * (total - links)):
+        kept, method, why = 2 * blocks[:, layout.LINK_CHARS] < blocks[:, layout.CHARS], "all", "coverage"
     found = render(text.tobytes(), blocks[kept])
     return Extraction(found, method if found else "none", why if found else "", **measured)
 
 
 def shown(blocks: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The blocks without those kept from screen readers, unless these are most of the page."""
-    from data_pipeline.web.extraction.page_scan import ARIA, B_CONTEXT, CHARS
+    from data_pipeline.web.extraction.layout import ARIA, B_CONTEXT, CHARS
 
     silent = bits[:, B_CONTEXT] & ARIA != 0
     if not silent.any() or blocks[silent, CHARS].sum() * 2 > blocks[:, CHARS].sum():

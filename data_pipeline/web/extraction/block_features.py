@@ -1,20 +1,22 @@
 """What the classifier is told of each block: itself, its neighbours, the elements around it, the page; and the trees that judge it.
 
-Compiled, and by itself: it calls nothing of other files. Columns are those of `page_scan`, whose numbers are repeated here by import.
+Compiled, and by itself: it calls nothing of other files. The columns of blocks are those of `layout`.
 """
 
+# ruff: noqa: SIM109, I001
 import numpy as np
 
 from data_pipeline.web.compiled import compiled, inner
-from data_pipeline.web.extraction.page_scan import (
+from data_pipeline.web.extraction.layout import (
     B_ALL, B_CONTEXT, B_NEAR, B_OWN, B_TEXT, BOLD, BREAKS, C_DEPTH, C_TAG, CAPITALS, CHARS, COMMAS, DD, DIGITS, DIV, DT, END, GREAT, H1, H6,
-    IMAGES, ITEM, LI, LINK_CHARS, LINK_WORDS, LINKS, LIST_DEPTH, OWN, P, PLACE, PRE, ROW, SENTENCES, STOPS, TABLE, TD, TH, WORDS,
+    IMAGES, ITEM, LI, LINK_CHARS, LINK_WORDS, LINKS, LIST_DEPTH, OWN, P, PRE, ROW, SENTENCES, STOPS, TABLE, TD, TH, WORDS,
 )  # fmt: skip
 
 CONTEXT_BITS, CLASS_BITS, TEXT_BITS = 29, 44, 30
 ITSELF, AROUND, PAGE, NEIGHBOURS, TRAIL = 32, 4 * 7, 10, 6 * 7, 22
 FEATURES = ITSELF + AROUND + PAGE + NEIGHBOURS + TRAIL + CONTEXT_BITS + CLASS_BITS + TEXT_BITS
 LEVELS = GREAT - OWN + 1
+PARTS, DIGEST = ("vocabulary.py", "layout.py"), "e0be9479e8d1"  # as in page_scan
 LONG_WORDS = 20  # a block of so many words outside links is taken for prose by the distances
 
 
@@ -139,7 +141,7 @@ def neighbours(blocks, i, row, at):  # type: ignore[no-untyped-def]
 @inner
 def page_values(blocks, state, row, at):  # type: ignore[no-untyped-def]
     """What is the same for all blocks of a page."""
-    n, prose, prose_words, articles = len(blocks), 0, 0, 0
+    n, prose, prose_words = len(blocks), 0, 0
     for i in range(n):
         if is_prose(blocks, i):
             prose += 1
@@ -232,7 +234,10 @@ def features(text, blocks, bits, state, containers):  # type: ignore[no-untyped-
 
 @compiled
 def probabilities(rows, columns, thresholds, left, values, starts, base):  # type: ignore[no-untyped-def]
-    """The trees' probability for each row. A node goes to `left` where its column is at most its threshold, else to `left` + 1; a leaf has column -1."""
+    """The trees' probability for each row. A node leads to `left` where its column is at most its threshold, else to `left` + 1.
+
+    A leaf has column -1 and its value in log-odds.
+    """
     found = np.empty(len(rows), np.float32)
     for i in range(len(rows)):
         total = base

@@ -13,7 +13,7 @@ WEIGHTS = Path(__file__).with_name("weights.json")
 
 @cache
 def weights() -> tuple[np.ndarray, ...]:
-    """The trees as arrays: column, threshold and first child of every node, the leaves' values, where each tree starts; the threshold last."""
+    """The trees: column, threshold and first child of each node, leaves' values, where each tree starts; base and threshold."""
     stored = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     return unpacked(stored)
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from data_pipeline.web.extraction.page_scan import C_TAG, END, ITEM, LIST_DEPTH, PARENT, ROW, START, TABLE, TAGS
+from data_pipeline.web.extraction.layout import C_TAG, END, ITEM, LIST_DEPTH, PARENT, ROW, START, TABLE
+from data_pipeline.web.extraction.vocabulary import TAGS
 
 CELLS = (TAGS["td"], TAGS["th"])
 

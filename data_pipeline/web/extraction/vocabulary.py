@@ -11,7 +11,9 @@ import numpy as np
 # An element's kind: how its tags act on the stack of open elements and on blocks.
 INLINE, BLOCK, VOID, RAW, HIDDEN = 0, 1, 2, 3, 4
 
-INLINE_NAMES = "a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub sup time tt u var"
+INLINE_NAMES = (
+    "a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub sup time tt u var"
+)
 BLOCK_NAMES = (
     "address article aside blockquote body button caption center dd details dialog dir div dl dt fieldset figcaption figure footer form "
     "h1 h2 h3 h4 h5 h6 header hgroup html legend li main menu nav ol p pre section summary table tbody td tfoot th thead tr ul"
@@ -118,9 +120,11 @@ TEXT_GROUPS = (
     "javascript browser enable",
     "cart shop price kaufen buy warenkorb € versand order bestellen preis",
     "lea lire lesen leer read lees leia czytaj leggi también auch aussi also",
-    "subscriber subscribers member members membership mitglied mitglieder miembro miembros abonnent abonnenten abonné donate spenden spende donar",
+    "subscriber subscribers member members membership mitglied mitglieder miembro miembros abonnent "
+    "abonnenten abonné donate spenden spende donar",
     "follow folgen folge folgt siga síguenos suivez únete canal join channel feed",
-    "advertise werben inserieren permission reprint reprinted republish republished nachdruck vervielfältigung reproduction prohibida trademark",
+    "advertise werben inserieren permission reprint reprinted republish republished nachdruck "
+    "vervielfältigung reproduction prohibida trademark",
     "moderated moderation guidelines civil abusive offensive netiquette opinions views expressed",
     "warning error notice javascript undefined null",
     "filed under categorized bookmark permalink trackback trackbacks pingback pingbacks",
@@ -129,12 +133,15 @@ TEXT_GROUPS = (
 
 STOP_WORDS = (
     "the of and to in a is that for it as was with on be at by this have from or had not are but what all were when we there can an your "
-    "which their if do will each about how up out them then she many some so these would other into has more her two like him see time could "
+    "which their if do will each about how up out them then she many some so these would other into has "
+    "more her two like him see time could "
     "no make than been its who now people my made over did down only way find use may he you they i his me our us just because "
     "der die das und in zu den ist nicht von mit sich des auf für im dem ein eine als auch es an werden aus er hat dass sie nach wird bei "
-    "einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis mehr durch man sein wurde ich wir wenn kann hier "
+    "einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis mehr durch "
+    "man sein wurde ich wir wenn kann hier "
     "alle diese dieser schon dann weil unter uns mich was doch immer sehr eines "
-    "le la les de des un une et est en que qui dans pour pas sur au avec ce il plus par je ne se son sont mais nous vous ou comme elle cette "
+    "le la les de des un une et est en que qui dans pour pas sur au avec ce il plus par je ne se son "
+    "sont mais nous vous ou comme elle cette "
     "aux du leur été ses ont tout fait être aussi "
     "el los las del que y se lo por con para una su al es como más pero sus fue este ha sí porque esta son entre está cuando muy sin sobre "
     "también me hasta hay donde quien desde todo nos durante "
@@ -147,7 +154,9 @@ STOP_WORDS = (
 
 
 # What a hash stands for: the kinds of words begin with different values, so that one table holds them all.
-TAG, ATTRIBUTE, CLASS_WORD, ROLE, TEXT_WORD, ENTITY = (0xCBF29CE484222325 ^ kind for kind in (0, 1 << 40, 2 << 40, 3 << 40, 4 << 40, 5 << 40))
+TAG, ATTRIBUTE, CLASS_WORD, ROLE, TEXT_WORD, ENTITY = (
+    0xCBF29CE484222325 ^ kind for kind in (0, 1 << 40, 2 << 40, 3 << 40, 4 << 40, 5 << 40)
+)
 PRIME, STOP_BIT = 0x100000001B3, 62
 
 
@@ -176,7 +185,14 @@ def table() -> tuple[np.ndarray, np.ndarray]:
         text_words[word] = text_words.get(word, 0) | 1 << STOP_BIT
     roles = {role: CONTEXTS[name] + 1 for role, name in ROLES.items()}
     entities = {name.removesuffix(";"): ord(text) for name, text in html5.items() if len(text) == 1}
-    kinds = ((TAG, TAGS), (ATTRIBUTE, ATTRIBUTES), (CLASS_WORD, grouped(CLASS_GROUPS)), (ROLE, roles), (TEXT_WORD, text_words), (ENTITY, entities))
+    kinds = (
+        (TAG, TAGS),
+        (ATTRIBUTE, ATTRIBUTES),
+        (CLASS_WORD, grouped(CLASS_GROUPS)),
+        (ROLE, roles),
+        (TEXT_WORD, text_words),
+        (ENTITY, entities),
+    )
     hashed = {fnv(word.encode(), start): value for start, words in kinds for word, value in words.items()}
     size = 1 << (3 * len(hashed)).bit_length()
     keys, values = np.zeros(size, np.uint64), np.zeros(size, np.int64)
@@ -186,8 +202,3 @@ def table() -> tuple[np.ndarray, np.ndarray]:
             place = (place + 1) & (size - 1)
         keys[place], values[place] = key, value
     return keys, values
-
-
-def digest() -> int:
-    """A number that changes with the elements, their kinds and contexts, which compiled code holds as constants."""
-    return fnv(repr((TAGS, KINDS, CONTEXTS, HIDDEN_BIT, ARIA_BIT, STOP_BIT, ROLES)).encode(), TAG) % 1_000_000

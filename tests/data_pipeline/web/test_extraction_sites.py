@@ -2,12 +2,15 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+from data_pipeline.web.compiled import digest
 from data_pipeline.web.extract import MAX_DEPTH, extract, extract_page
-from data_pipeline.web.extraction import classify, vocabulary
+from data_pipeline.web.extraction import block_features, classify, page_scan
 from data_pipeline.web.generated_pages import sentences
 from data_pipeline.web.invented_words import ENGLISH, MENU
 
@@ -26,11 +29,15 @@ def layouts(chance: random.Random) -> list[tuple[str, str]]:
     """What stands before and behind the article, on sites of three kinds."""
     related = f"<div class='related-posts'><h3>Related stories</h3><ul>{links(chance, 6)}</ul></div>"
     modern = f"<header><nav><ul>{links(chance, 6)}</ul></nav></header>{NOTICE}<main><article>"
-    blog = f"<div id=header><div class=menu><ul>{links(chance, 7)}</ul></div></div><div id=sidebar><h3>Categories</h3><ul>{links(chance, 9)}</ul></div>"
+    blog = f"<div id=header><div class=menu><ul>{links(chance, 7)}</ul></div></div>"
+    blog += f"<div id=sidebar><h3>Categories</h3><ul>{links(chance, 9)}</ul></div>"
     old = f"<table><tr><td colspan=2><ul>{links(chance, 5)}</ul></td></tr><tr><td>"
     return [
         (modern, f"{SHARE}</article>{related}</main><aside>{LETTER}</aside><footer>{COPYRIGHT}<ul>{links(chance, 4)}</ul></footer>"),
-        (f"{blog}<div class='post hentry'><div class=entry-content>", f"</div>{SHARE}</div>{related}<div id=footer>{COPYRIGHT}{LETTER}</div>"),
+        (
+            f"{blog}<div class='post hentry'><div class=entry-content>",
+            f"</div>{SHARE}</div>{related}<div id=footer>{COPYRIGHT}{LETTER}</div>",
+        ),
         (old, f"</td><td width=150><ul>{links(chance, 8)}</ul></td></tr></table><center>{COPYRIGHT}</center>"),
     ]
 
@@ -114,7 +121,9 @@ def test_text_keeps_its_form() -> None:
     items = "<ul><li>The first boat was small and slow.<li>The second boat was larger, and it was faster.</ul>"
     code = "<pre>\ndef area(width):\n    return width * 2\n</pre>"
     entities = "<p>Fish &amp; chips cost 3&nbsp;&euro;, &quot;he said&quot;, and a&#x2013;b is &lt;not&gt; an &unknown; tag: 3 < 4.</p>"
-    text = extract(f"<html><body><article><h1>Boats</h1>{prose}{items}{code}{entities}{prose}{table}{prose}</article></body></html>".encode())
+    text = extract(
+        f"<html><body><article><h1>Boats</h1>{prose}{items}{code}{entities}{prose}{table}{prose}</article></body></html>".encode()
+    )
     assert "- The first boat was small and slow.\n- The second boat was larger, and it was faster.\n\n" in text
     assert "def area(width):\n    return width * 2\n\n" in text
     assert 'Fish & chips cost 3 €, "he said", and a–b is <not> an &unknown; tag: 3 < 4.' in text
@@ -139,8 +148,7 @@ def test_malformed_pages_are_read_in_one_pass(name: str) -> None:
     assert " ".join(wanted[0].split()) in " ".join(found.text.split())
 
 
-def test_the_compiled_scanner_knows_the_vocabulary_it_was_compiled_with() -> None:
-    """numba keeps compiled code by the scanner's own file: whoever changes the vocabulary writes its new digest there."""
-    from data_pipeline.web.extraction import page_scan
-
-    assert page_scan.VOCABULARY == vocabulary.digest()
+@pytest.mark.parametrize("module", [page_scan, block_features])
+def test_a_change_in_the_parts_of_compiled_code_is_seen(module: ModuleType) -> None:
+    """numba keeps compiled code by the outermost function's own file: whoever changes another part writes its new digest there."""
+    assert digest(Path(str(module.__file__)).parent, module.PARTS) == module.DIGEST
