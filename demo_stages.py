@@ -79,11 +79,21 @@ def collect_stage(chain: Chain) -> dict[str, Any]:
 
 
 def crawl_files(chain: Chain) -> Any:
-    """The user's WARC files with their sizes, or the Python whose documentation is rendered."""
-    pattern = chain.sections["collect"].warc
-    if not pattern:
+    """The user's crawl files, each with what tells it from another version of itself, or the Python whose documentation is rendered."""
+    from data_pipeline.web.collect import named
+    from data_pipeline.web.measure_crawl import identity
+
+    settings = chain.sections["collect"]
+    if not settings.warc:
         return ["standard library", platform.python_version()]
-    return [(path, filesystem(path)[0].size(filesystem(path)[1])) for path in expand(pattern)]
+    return [(path, identity(path)) for pattern in settings.warc for path in named(pattern, settings.prefix)]
+
+
+def filter_files(chain: Chain) -> Any:
+    """What the files say that the filter reads beside the crawl: address lists, a quality model, benchmarks."""
+    from data_pipeline.web.measure_crawl import measuring
+
+    return measuring(chain.sections["web"])
 
 
 def collect_line(record: dict[str, Any]) -> str:
@@ -96,7 +106,7 @@ def collect_line(record: dict[str, Any]) -> str:
 def filter_stage(chain: Chain) -> dict[str, Any]:
     from data_pipeline.web.build import build
 
-    return build(chain.sections["web"], chain.run.crawl, chain.run.web, chain.seed, lambda pages: chain.say(f"{pages:,} pages judged"))
+    return build(chain.sections["web"], chain.run.crawl, chain.run.web, chain.seed, lambda pages: chain.say(f"{pages:,} pages measured"))
 
 
 def funnel_line(record: dict[str, Any]) -> str:
@@ -271,6 +281,7 @@ STAGES = (
         sections=("web",),
         outputs=("web",),
         work=filter_stage,
+        decides=filter_files,
         line=funnel_line,
     ),
     Stage(
