@@ -17,7 +17,7 @@ from data_pipeline.engine.journal import Done
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Recipe, RunRecipe, Section
 from data_pipeline.run_folder import RunFolder
-from data_pipeline.storage import expand, filesystem, write_json
+from data_pipeline.storage import write_json
 
 MODELS = ("base", "sft", "dpo", "int4")
 
