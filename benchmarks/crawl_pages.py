@@ -82,10 +82,10 @@ class Maker:
 
     def sentences(self, count: int) -> list[str]:
         draw = self.chance.random
-        start, step = int(draw() * 240), (1, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)[int(draw() * 14)]
-        middle, stride = int(draw() * 252), (1, 5, 11, 13, 17, 19, 23, 25, 29, 31, 37, 41, 43, 47)[int(draw() * 14)]
+        end, start, step = int(draw() * 14), int(draw() * 240), (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 49, 53)[int(draw() * 14)]
+        middle, stride = int(draw() * 252), (5, 11, 13, 17, 19, 23, 25, 29, 31, 37, 41, 43, 47, 53)[int(draw() * 14)]
         return [
-            f"{STARTS[(start + step * one) % 240]} {MIDDLES[(middle + stride * one + one * one) % 252]} {ENDS[int(draw() * 14)]}."
+            f"{STARTS[(start + step * one) % 240]} {MIDDLES[(middle + stride * one) % 252]} {ENDS[(end + 3 * one + one // 14) % 14]}."
             for one in range(count)
         ]
 
@@ -117,7 +117,7 @@ class Maker:
         self, site: str = "site", kind: str = "good", expect: str = "keep", around: str = "", head: str = "", extra: str = ""
     ) -> CrawlPage:
         """A page to keep; `around` stands beside its main text, `head` in its head, `extra` is a paragraph amid the others."""
-        parts = self.paragraphs(16 + int(self.chance.random() * 44))
+        parts = self.paragraphs(14 + int(self.chance.random() * 15))
         if extra:
             parts.insert(len(parts) // 2, extra)
         url = self.url(site)
