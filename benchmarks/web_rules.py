@@ -145,8 +145,8 @@ CHANGES = (
 )  # fmt: skip
 
 
-def texts_of(folder: Path | None, crawl: Path) -> list[str]:
-    """All texts, the same in every run."""
+def texts_of(folder: Path | None, crawl: Path, changed: bool = True) -> list[str]:
+    """All texts, the same in every run; without `changed` only those that were extracted."""
     if not (crawl / "pages.warc.gz").exists():
         collect(CollectRecipe(), crawl, 0)
     found = [
@@ -155,12 +155,14 @@ def texts_of(folder: Path | None, crawl: Path) -> list[str]:
     if folder:
         found += [extract_page(gzip.decompress(path.read_bytes())).text for path in sorted((folder / "pages").iterdir())]
     found = [text[:CUT] for text in dict.fromkeys(found) if text.strip()]
+    if not changed:
+        return found
     chance = random.Random(20)
     made = [prose(chance) for _ in range(PROSE)]
-    changed = [change(text, chance) for text in found for change in chance.sample(CHANGES, 1)]
-    changed += [change(text, chance) for text in made for change in chance.sample(CHANGES, 2)]
+    copies = [change(text, chance) for text in found for change in chance.sample(CHANGES, 1)]
+    copies += [change(text, chance) for text in made for change in chance.sample(CHANGES, 2)]
     found += made
-    return [text for text in dict.fromkeys(found + changed) if text.strip()]
+    return [text for text in dict.fromkeys(found + copies) if text.strip()]
 
 
 def prose(chance: random.Random) -> str:
