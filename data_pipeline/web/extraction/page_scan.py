@@ -1,6 +1,6 @@
 """One pass over a page's bytes: a list of text blocks with what is known of each. No tree is built and nothing recurses.
 
-Tags are read as browsers read them, with the same forgiveness, onto a stack of open elements that is at most `MAX_STACK` deep. A block is
+Tags are read as browsers read them, with the same forgiveness, onto a stack of open elements that is at most `max_stack` deep. A block is
 the text between two tags of block elements (or two `<br>`), with white space made plain. Every loop moves forward, and a search that
 finds nothing is not made again, so the time is linear in the page's bytes.
 """
@@ -65,8 +65,6 @@ from data_pipeline.web.extraction.layout import (
 )
 from data_pipeline.web.extraction.vocabulary import RAW, STOP_BIT, TAG, TAG_KIND, TEXT_WORD
 
-MAX_STACK = 2_000  # open elements that are followed
-MAX_BLOCKS = 100_000  # later text joins the last block
 # compiled.digest of PARTS: a change there must change this file, since numba keeps what it compiled of this file by this file alone.
 PARTS = ("vocabulary.py", "layout.py", "characters.py", "elements.py")
 DIGEST = "ba1d198b3a18"
@@ -254,7 +252,10 @@ def read_markup(page, i, s, stack, opened, text, blocks, bits, keys, values, scr
 
 @compiled
 def scan(page, keys, values, max_stack, max_blocks):  # type: ignore[no-untyped-def]
-    """The page's blocks: (text uint8, blocks int32 [n, 26], bits int64 [n, 5], state int64). `page` is UTF-8."""
+    """The page's blocks: (text uint8, blocks int32 [n, 26], bits int64 [n, 5], state int64). `page` is UTF-8.
+
+    Elements deeper than `max_stack` are not followed, and text after `max_blocks` joins the last block.
+    """
     n, tags = len(page), 0
     for i in range(n):
         tags += page[i] == 60
