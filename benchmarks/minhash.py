@@ -27,7 +27,8 @@ from data_pipeline.web.duplicates import ClusterBuilder, Duplicates, signature
 from data_pipeline.web.duplicates.clustering import clusters
 from data_pipeline.web.duplicates.interchange import interchange_signature, write_interchange
 from data_pipeline.web.duplicates.loops import mix_in
-from data_pipeline.web.duplicates.signatures import collision_probability, hashed_words
+from data_pipeline.web.duplicates.signatures import collision_probability
+from data_pipeline.web.measures import hashes_of
 
 RESULTS = Path(__file__).parent / "results" / "minhash.json"
 SETTINGS = Duplicates()
@@ -48,9 +49,9 @@ def peer(python: str, task: str, folder: Path) -> dict[str, Any]:
 
 def our_signatures(texts: list[str]) -> dict[str, float]:
     """CPU seconds of words with their hashes, and of signatures."""
-    signature(hashed_words("compiled"), SETTINGS)
+    signature(hashes_of("compiled"), SETTINGS)
     started = time.process_time()
-    hashes = [hashed_words(text) for text in texts]
+    hashes = [hashes_of(text) for text in texts]
     between = time.process_time()
     for one in hashes:
         signature(one, SETTINGS)
@@ -127,7 +128,7 @@ def measure_pairs(python: str, folder: Path) -> dict[str, Any]:
     (folder / "pairs.json").write_text(json.dumps([" ".join(words) for words in documents]))
     theirs = colliding(np.array(peer(python, "pairs", folder)["signatures"], np.uint64))
     interchange = colliding(np.stack([interchange_signature(words, SETTINGS) for words in documents]))  # type: ignore[arg-type]
-    signatures = np.stack([signature(hashed_words(" ".join(words)), SETTINGS) for words in documents])
+    signatures = np.stack([signature(hashes_of(" ".join(words)), SETTINGS) for words in documents])
     own = colliding(signatures)
     leaders = clusters(signatures, ANY)
     by_clusters = {(leader, place) for place, leader in enumerate(leaders) if leader != place}

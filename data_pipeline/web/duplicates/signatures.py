@@ -5,7 +5,6 @@ signatures estimates the Jaccard similarity of the shingle sets (Broder 1997), w
 that comes twice changes no minimum, so shingles need not be made unique.
 """
 
-import re
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +13,6 @@ import xxhash
 from data_pipeline.web.duplicates.recipe import Duplicates
 from data_pipeline.web.measures import ngram_hashes
 
-WORD = re.compile(r"\w+")
 
 
 def text_key(text: str) -> bytes:
@@ -45,13 +43,6 @@ def signature(word_hashes: np.ndarray, settings: Duplicates) -> np.ndarray:
     least = np.full(len(multipliers), 0xFFFFFFFF, np.uint32)
     least_multiply_shift(shingles, multipliers, offsets, least)
     return least
-
-
-def hashed_words(text: str) -> np.ndarray:
-    """The 64-bit hash of each word of a text, lower case, in order: what `measure` hands over too, here without the measuring."""
-    words = WORD.findall(text.lower())
-    known = {word: xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) for word in set(words)}
-    return np.fromiter((known[word] for word in words), np.uint64, len(words))
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> float:

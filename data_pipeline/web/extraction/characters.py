@@ -302,6 +302,6 @@ def skip_raw(page, i, tag, begin, end, s):  # type: ignore[no-untyped-def]
 
 
 @inner
-def separates(first, second, third):  # type: ignore[no-untyped-def]
+def separates(first, second):  # type: ignore[no-untyped-def]
     """Whether a character of several bytes is punctuation: U+00A0 to U+00BF, U+2000 to U+207F, U+3000 to U+303F."""
     return (first == 194 and second < 192 and second != 169) or (first == 226 and second <= 129) or (first == 227 and second == 128)

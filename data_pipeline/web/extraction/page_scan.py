@@ -1,6 +1,6 @@
 """One pass over a page's bytes: a list of text blocks with what is known of each. No tree is built and nothing recurses.
 
-Tags are read as browsers read them, with the same forgiveness, onto a stack of open elements that is at most `MAX_STACK` deep. A block is
+Tags are read as browsers read them, with the same forgiveness, onto a stack of open elements that is at most `max_stack` deep. A block is
 the text between two tags of block elements (or two `<br>`), with white space made plain. Every loop moves forward, and a search that
 finds nothing is not made again, so the time is linear in the page's bytes.
 """
@@ -65,11 +65,9 @@ from data_pipeline.web.extraction.layout import (
 )
 from data_pipeline.web.extraction.vocabulary import RAW, STOP_BIT, TAG, TAG_KIND, TEXT_WORD
 
-MAX_STACK = 2_000  # open elements that are followed
-MAX_BLOCKS = 100_000  # later text joins the last block
 # compiled.digest of PARTS: a change there must change this file, since numba keeps what it compiled of this file by this file alone.
 PARTS = ("vocabulary.py", "layout.py", "characters.py", "elements.py")
-DIGEST = "541c9b833b75"
+DIGEST = "ba1d198b3a18"
 
 
 @inner
@@ -99,7 +97,7 @@ def blank(s, text, is_hard, is_pre, byte):  # type: ignore[no-untyped-def]
 
 
 @inner
-def begin_block(s, stack, place):  # type: ignore[no-untyped-def]
+def begin_block(s, place):  # type: ignore[no-untyped-def]
     s[STARTED] = 1
     s[BEGIN] = s[OUT]
     s[BEGIN_PLACE] = min(place, 2**31 - 1)
@@ -107,24 +105,71 @@ def begin_block(s, stack, place):  # type: ignore[no-untyped-def]
 
 
 @inner
+def write(s, text, byte, place):  # type: ignore[no-untyped-def]
+    """A byte that is no blank into the open block, or a new one, with the space before it; returns the characters this makes."""
+    if not s[STARTED]:
+        begin_block(s, place)
+        s[INLINE_CLASS] = 0
+    out = s[OUT]
+    chars = 1 if byte & 192 != 128 else 0
+    if s[SPACE]:
+        text[out] = 32
+        out += 1
+        s[SPACE] = 0
+        chars += 1
+    s[BREAK_RUN] = 0
+    text[out] = byte
+    s[OUT] = out + 1
+    return chars
+
+
+@inner
+def in_word(s, keys, values, byte, following, word, linked):  # type: ignore[no-untyped-def]
+    """One byte more of a word, or the mark that ends it. `word`: hash, bytes, begins with a capital, a sentence ended."""
+    key, length, capital, mark = word
+    if (is_letter(byte) or 48 <= byte <= 57 or (byte >= 128 and not separates(byte, following))) and (length or not 128 <= byte < 192):
+        if length == 0:
+            capital = 1 if 65 <= byte <= 90 else 0
+        if 48 <= byte <= 57:
+            s[SUMS + DIGITS - CHARS] += 1
+        return step(key, lower(byte)), length + 1, capital, 0
+    if byte < 128 or byte >= 192:
+        if length:
+            end_word(s, keys, values, key, capital, linked)
+        key, length, capital = np.uint64(TEXT_WORD), 0, 0
+    if byte == 46 or byte == 33 or byte == 63:
+        mark = 1
+    elif byte == 44:
+        s[SUMS + COMMAS - CHARS] += 1
+    return key, length, capital, mark
+
+
+@inner
+def after_words(s, keys, values, word, linked):  # type: ignore[no-untyped-def]
+    """Ends the word and the sentence that a blank or a tag ends."""
+    key, length, capital, mark = word
+    if length:
+        end_word(s, keys, values, key, capital, linked)
+    s[SUMS + SENTENCES - CHARS] += mark
+    return np.uint64(TEXT_WORD), 0, 0, 0
+
+
+@inner
 def read_text(page, i, s, stack, text, keys, values, pending):  # type: ignore[no-untyped-def]
     """Text up to the next tag into the open block; returns where that tag begins."""
-    n, top = len(page), s[TOP]
-    context = stack[top, K_CONTEXT]
+    n, context = len(page), stack[s[TOP], K_CONTEXT]
     if context & HIDES:
-        i = max(i + 1, find(page, i + 1, 60) if i + 1 < n else n)
-        return i if i < n and page[i] == 60 else n
+        found = find(page, i + 1, 60)
+        return found if found >= 0 else n
     linked = 1 if context & LINK_CONTEXT else 0
-    bold = 1 if context & BOLD_CONTEXT else 0
     is_pre, is_code = context & PRE_CONTEXT != 0, context & (CODE_CONTEXT | PRE_CONTEXT) != 0
-    key, length, capital, mark = np.uint64(TEXT_WORD), 0, 0, 0
-    have = taken = 0
-    chars = 0
-    while True:
+    word = (np.uint64(TEXT_WORD), 0, 0, 0)
+    have = taken = chars = 0
+    while taken < have or i < n:
         if taken < have:
             byte = pending[taken]
             taken += 1
-        elif i < n:
+        else:
             byte = page[i]
             if byte == 60 and is_markup(page, i):
                 break
@@ -134,80 +179,36 @@ def read_text(page, i, s, stack, text, keys, values, pending):  # type: ignore[n
                 taken = 0
                 if have:
                     continue
-        else:
-            break
         following = pending[taken] if taken < have else (page[i] if i < n else np.uint8(0))
-        if byte <= 32 or byte == 127 or (byte == 194 and following == 160):
-            if byte == 194:
-                if taken < have:
-                    taken += 1
-                else:
-                    i += 1
-            elif not is_blank(byte):
+        if byte == 194 and (following == 160 or following == 173):  # a hard blank, a soft hyphen
+            i, taken = (i, taken + 1) if taken < have else (i + 1, taken)
+            if following == 173:
                 continue
-            if length:
-                end_word(s, keys, values, key, capital, linked)
-                key, length, capital = np.uint64(TEXT_WORD), 0, 0
-            s[SUMS + SENTENCES - CHARS] += mark
-            mark = 0
-            hard = is_code and (byte == 194 or (is_pre and byte != 10))
-            if hard and not s[STARTED]:
-                begin_block(s, stack, i)
-            if byte != 13:
-                blank(s, text, hard, is_pre, 160 if byte == 194 else byte)
+            byte = np.uint8(160)
+        elif byte > 32 and byte != 127:
+            chars += write(s, text, byte, i)
+            word = in_word(s, keys, values, byte, following, word, linked)
             continue
-        if byte == 194 and following == 173:  # a soft hyphen
-            if taken < have:
-                taken += 1
-            else:
-                i += 1
+        elif not is_blank(byte):
             continue
-        if not s[STARTED]:
-            begin_block(s, stack, i)
-            s[INLINE_CLASS] = 0
-        if s[SPACE]:
-            text[s[OUT]] = 32
-            s[OUT] += 1
-            s[SPACE] = 0
-            chars += 1
-        s[BREAK_RUN] = 0
-        text[s[OUT]] = byte
-        s[OUT] += 1
-        if byte & 192 != 128:
-            chars += 1
-        third = 0
-        is_word = is_letter(byte) or 48 <= byte <= 57 or (byte >= 128 and not separates(byte, following, third))
-        if is_word and not (length == 0 and 128 <= byte < 192):
-            if length == 0:
-                capital = 1 if 65 <= byte <= 90 else 0
-            key = step(key, lower(byte))
-            length += 1
-            mark = 0
-            if 48 <= byte <= 57:
-                s[SUMS + DIGITS - CHARS] += 1
-        else:
-            if (length and byte < 128) or byte >= 192:
-                if length:
-                    end_word(s, keys, values, key, capital, linked)
-                key, length, capital = np.uint64(TEXT_WORD), 0, 0
-            if byte == 46 or byte == 33 or byte == 63:
-                mark = 1
-            elif byte == 44:
-                s[SUMS + COMMAS - CHARS] += 1
-    if length:
-        end_word(s, keys, values, key, capital, linked)
-    s[SUMS + SENTENCES - CHARS] += mark
+        word = after_words(s, keys, values, word, linked)
+        hard = is_code and (byte == 160 or (is_pre and byte != 10))
+        if hard and not s[STARTED]:
+            begin_block(s, i)
+        if byte != 13:
+            blank(s, text, hard, is_pre, byte)
+    after_words(s, keys, values, word, linked)
     if chars:
-        count_characters(s, stack, context, chars, linked, bold)
+        count_characters(s, stack, context, chars, linked)
     return i
 
 
 @inner
-def count_characters(s, stack, context, chars, linked, bold):  # type: ignore[no-untyped-def]
+def count_characters(s, stack, context, chars, linked):  # type: ignore[no-untyped-def]
     """Adds the characters of a text node to its block and to the page."""
     s[SUMS] += chars
     s[SUMS + LINK_CHARS - CHARS] += chars * linked
-    s[SUMS + BOLD - CHARS] += chars * bold
+    s[SUMS + BOLD - CHARS] += chars if context & BOLD_CONTEXT else 0
     s[TOTAL] += chars
     s[LINK_TOTAL] += chars * linked
     if context & TABLE_CONTEXT:
@@ -251,7 +252,10 @@ def read_markup(page, i, s, stack, opened, text, blocks, bits, keys, values, scr
 
 @compiled
 def scan(page, keys, values, max_stack, max_blocks):  # type: ignore[no-untyped-def]
-    """The page's blocks: (text uint8, blocks int32 [n, 26], bits int64 [n, 5], state int64). `page` is UTF-8."""
+    """The page's blocks: (text uint8, blocks int32 [n, 26], bits int64 [n, 5], state int64). `page` is UTF-8.
+
+    Elements deeper than `max_stack` are not followed, and text after `max_blocks` joins the last block.
+    """
     n, tags = len(page), 0
     for i in range(n):
         tags += page[i] == 60

@@ -96,4 +96,4 @@ def f1_of(names: list[str], gold: dict) -> float:  # type: ignore[type-arg]
 @pytest.mark.skipif(not GOLD.exists(), reason="the annotated pages are not on this machine")
 def test_f1_on_annotated_pages() -> None:
     gold = json.loads((GOLD / "gold.json").read_text())
-    assert f1_of(sorted(gold)[::8], gold) > 0.88  # every eighth page; all of them score 0.924
+    assert f1_of(sorted(gold)[::8], gold) > 0.9  # every eighth page; the weights have seen these sites, see benchmarks/extraction.py

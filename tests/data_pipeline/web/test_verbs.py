@@ -61,7 +61,7 @@ def test_collect_and_build_an_own_crawl(monkeypatch: pytest.MonkeyPatch, capsys:
     code, out, _ = call(monkeypatch, capsys, "data", "collect", str(run / "crawl"), "--warc", str(warc(tmp_path / "own.warc.gz")))
     assert code == 0
     assert "1 WARC file(s)" in out
-    settings = ["--set", "web.workers=1", "--set", "web.rules.min_words=10", "--set", "web.rules.max_duplicate_lines=1"]
+    settings = ["--set", "web.workers=1", "--set", "web.rules.min_words=10", "--set", "web.rules.max_duplicate_lines=1", "--set", "web.rules.min_sentences=0"]
     code, out, _ = call(monkeypatch, capsys, "data", "build", "demo", "--out", str(run), *settings)
     assert code == 0
     assert "exact_duplicate" in out

@@ -11,14 +11,14 @@ import xxhash
 from data_pipeline.errors import InputError
 from data_pipeline.web.duplicates import Duplicates, clusters, exact_originals, exact_originals_of, signature, similarity, text_key
 from data_pipeline.web.duplicates.interchange import interchange_signature, write_interchange
-from data_pipeline.web.duplicates.signatures import collision_probability, hashed_words, needed_places, permutations
-from data_pipeline.web.measures import measure, ngram_hashes
+from data_pipeline.web.duplicates.signatures import collision_probability, needed_places, permutations
+from data_pipeline.web.measures import hashes_of, ngram_hashes
 
 SETTINGS = Duplicates()
 
 
 def word_hashes(words: list[str]) -> np.ndarray:
-    return hashed_words(" ".join(words))
+    return hashes_of(" ".join(words))
 
 
 def words_of(seed: int, count: int = 400) -> list[str]:
@@ -63,11 +63,6 @@ def test_clusters_find_planted_copies_and_nothing_else() -> None:
     found = clusters(signatures, SETTINGS)
     assert found == [*range(30), *range(10)]  # each copy under its original, which is the earlier one
     assert clusters(signatures, Duplicates(threshold=1.0)) == list(range(40))  # the same test with a threshold that no copy reaches
-
-
-def test_the_words_are_those_that_are_measured() -> None:
-    text = "A word, an_other 12 ÉTÉ's\nend. \ud800 naïve"
-    assert hashed_words(text).tolist() == measure(text)[1].tolist()
 
 
 def test_short_and_empty_documents() -> None:
