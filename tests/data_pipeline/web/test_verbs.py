@@ -12,7 +12,11 @@ import phial
 from data_pipeline.web.warc_writer import WarcWriter
 
 PROSE = "<p>The miller remembers the flood, and the bridge that was built after it stands to this day with its seven arches. </p>"
-PAGE = f"<html><body><article><h1>The bridge</h1>{PROSE * 3}</article></body></html>".encode()
+MORE = (
+    "<p>In the spring of that year the water rose by nine feet, and it carried off the mill, two barns and the old ford.</p>"
+    "<p>Her son, who was ten, wrote it all down; his notes are kept in the town's archive, where anybody may read them.</p>"
+)
+PAGE = f"<html><body><article><h1>The bridge</h1>{PROSE}{MORE}</article></body></html>".encode()
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -61,7 +65,7 @@ def test_collect_and_build_an_own_crawl(monkeypatch: pytest.MonkeyPatch, capsys:
     code, out, _ = call(monkeypatch, capsys, "data", "collect", str(run / "crawl"), "--warc", str(warc(tmp_path / "own.warc.gz")))
     assert code == 0
     assert "1 WARC file(s)" in out
-    settings = ["--set", "web.workers=1", "--set", "web.rules.min_words=10", "--set", "web.rules.max_duplicate_lines=1", "--set", "web.rules.min_sentences=0"]
+    settings = ["--set", "web.workers=1", "--set", "web.rules.min_words=10", "--set", "web.rules.min_sentences=0"]
     code, out, _ = call(monkeypatch, capsys, "data", "build", "demo", "--out", str(run), *settings)
     assert code == 0
     assert "exact_duplicate" in out
@@ -71,6 +75,7 @@ def test_collect_and_build_an_own_crawl(monkeypatch: pytest.MonkeyPatch, capsys:
         "funnel.json",
         "held_out.parquet",
         "kept.parquet",
+        "ledger.parquet",
         "speed.json",
     ]
     assert (run / "recipe.toml").exists()

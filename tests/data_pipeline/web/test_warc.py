@@ -218,3 +218,18 @@ def test_files_on_a_web_server() -> None:
         thread.join()
     with pytest.raises(InputError, match=r"cannot be opened|reading failed"):
         list(read_pages(f"{base}/whole.warc.gz"))  # nobody listens any more
+
+
+def test_whole_files_are_read_as_fastwarc_reads_them(tmp_path: Path) -> None:
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    for name, data in (("a.warc.gz", warc_bytes()), ("a.warc", gzip.decompress(warc_bytes()))):
+        pages, broken = read(tmp_path, data, name)
+        with open(tmp_path / name, "rb") as stream:
+            records = [
+                (record.headers["WARC-Target-URI"], record.reader.read())
+                for record in ArchiveIterator(stream, record_types=WarcRecordType.response, parse_http=True)
+            ]
+        assert [(page.url, page.html) for page in pages] == records
+        assert len(records) == 5
+        assert not broken
