@@ -22,8 +22,7 @@ def compiled(function: Function) -> Function:
 
 def inner(function: Function) -> Function:
     """As `compiled`, for a function that only compiled ones call: without a way in from Python it compiles faster."""
-    options = {"cache": True, "nogil": True, "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
+    return numba.njit(cache=True, nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 def digest(folder: Path, files: tuple[str, ...]) -> str:
