@@ -17,13 +17,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """The function as machine code: no Python objects inside, no bounds checks, the interpreter's lock released."""
-    return numba.njit(cache=True, nogil=True, boundscheck=False)(function)
+    return numba.njit(cache=True, nogil=True, boundscheck=False)(function)  # type: ignore[return-value]
 
 
 def inner(function: Function) -> Function:
     """As `compiled`, for a function that only compiled ones call: without a way in from Python it compiles faster."""
-    options = {"cache": True, "nogil": True, "boundscheck": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(**options)(function)
+    return numba.njit(cache=True, nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)  # type: ignore
 
 
 def digest(folder: Path, files: tuple[str, ...]) -> str:
