@@ -27,7 +27,7 @@ from data_pipeline.storage import write_json
 from data_pipeline.web.decontamination.decide import decide
 from data_pipeline.web.decontamination.index import BenchmarkIndex, Hits
 from data_pipeline.web.decontamination.recipe import Decontamination
-from data_pipeline.web.measures import WORD, measure
+from data_pipeline.web.measures import hashes_of, measure
 
 RESULTS = Path(__file__).parent / "results" / "decontamination.json"
 PEER = Path(__file__).with_name("decontamination_peer.py")
@@ -70,7 +70,7 @@ def changed(words: list[str], chance: random.Random, exchange: bool) -> str:
 
 def planted(items: list[Item], pages: list[str], chance: random.Random) -> Iterator[tuple[str, str]]:
     """(kind, text) of every page; background pages have the kind ''."""
-    pool = [item for item in items if 20 <= len(WORD.findall(item.question)) <= 80]
+    pool = [item for item in items if 20 <= len(hashes_of(item.question)) <= 80]
     chosen = chance.sample(pool, len(DIRTY) * EACH)
     for number, item in enumerate(chosen):
         kind = DIRTY[number % len(DIRTY)]
@@ -86,7 +86,7 @@ def planted(items: list[Item], pages: list[str], chance: random.Random) -> Itera
             yield kind, "\n".join(" ".join(words[start : start + 6]) for start in range(0, len(words), 6))
         else:
             yield kind, f"{page[:half]} {changed(words, chance, kind == 'a word exchanged')} {page[half:]}"
-    for item in chance.sample([item for item in items if 1 <= len(WORD.findall(item.answer)) <= 4], EACH):
+    for item in chance.sample([item for item in items if 1 <= len(hashes_of(item.answer)) <= 4], EACH):
         yield "answer alone", f"{chance.choice(pages)} {item.answer}"
     for item in chance.sample(pool, TRAPS):
         phrase = " ".join(item.question.split()[2:17])

@@ -29,8 +29,8 @@ from data_pipeline.web.extract import extract_page
 from data_pipeline.web.language import language_of
 from data_pipeline.web.measures import measure
 from data_pipeline.web.personal_data import mask
-from data_pipeline.web.recipe import Duplicates
 from data_pipeline.web.reading.bodies import decoded
+from data_pipeline.web.recipe import Duplicates
 
 RESULTS = Path(__file__).parent / "results" / "extraction.json"
 

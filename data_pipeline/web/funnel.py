@@ -12,7 +12,7 @@ from data_pipeline.web.tables import PERSONAL
 # The step at which each reason drops; reasons that are not named here are quality rules.
 STEPS = {
     "read": ("http_status", "not_html", "too_large", "revisit"),
-    "from allowed addresses": ("blocked_domain", "blocked_words", "blocked_address", "address_scheme"),
+    "from allowed addresses": ("blocked_domain", "blocked_words", "blocked_address", "address_scheme", "noindex"),
     "extracted": ("extraction_killed", "no_text"),
     "in a kept language": ("language",),
     "pass the quality rules": (),

@@ -1,6 +1,5 @@
 """What a worker needs beside the page and loads once: address lists, the index of benchmark items, the quality model."""
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -53,7 +52,12 @@ class PageTools:
         return stored(self.index.match(hashes)) if self.index is not None else b""
 
 
-@lru_cache(maxsize=1)
+# The recipe asked last, with its tools: a worker asks the same one for every page.
+LOADED: list[tuple[WebRecipe, PageTools]] = []
+
+
 def tools_of(recipe: WebRecipe) -> PageTools:
-    """The tools of this process."""
-    return PageTools(recipe)
+    """The tools of this process, loaded when a recipe is first asked for."""
+    if not LOADED or LOADED[0][0] is not recipe:
+        LOADED[:] = [(recipe, PageTools(recipe))]
+    return LOADED[0][1]

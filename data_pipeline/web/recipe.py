@@ -44,6 +44,7 @@ class WebRecipe(Section):
     languages: tuple[str, ...] = Field(default=("en",), description="ISO 639-1 codes that are kept; empty keeps all")
     max_language_distance: int = Field(default=1000, ge=1, description="how far a page may be from its language's profile (0 is nearest)")
     language_margin: int = Field(default=20, ge=0, description="a kept language is taken when it is this near to the nearest one")
+    drop_noindex: bool = Field(default=True, description="drop pages that ask robots not to keep them, in a header or in their own head")
     c4_braces: bool = Field(default=True, description="C4: drop pages with a curly brace; off for technical pages, where braces are text")
     c4_lorem_ipsum: bool = Field(default=True, description="C4: drop pages with placeholder text")
     drop_repeated_paragraphs: bool = Field(default=False, description="remove paragraphs that stood on the page before, then measure")

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_pipeline import records
@@ -113,11 +114,10 @@ class TableWriter:
 
 def row_bytes(batch: pa.RecordBatch) -> list[int]:
     """About how many bytes each row takes: 200, and its text."""
-    import pyarrow.compute as pc
-
     if "text" not in batch.schema.names:
         return [200] * batch.num_rows
-    return pc.add(pc.fill_null(pc.binary_length(batch.column("text")), 0), 200).to_pylist()
+    lengths = pc.call_function("binary_length", [batch.column("text")])
+    return [200 + (length or 0) for length in lengths.to_pylist()]
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

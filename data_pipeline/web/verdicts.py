@@ -43,6 +43,7 @@ def needed_columns(recipe: WebRecipe) -> list[str]:
     measures = {rule.measure for rule in [*rules_of(recipe), *threshold_rules(recipe.clean)]}
     return [
         *PROBLEM,
+        "robots",
         "language",
         "second_language",
         "language_distance",
@@ -57,6 +58,9 @@ def judge_batch(recipe: WebRecipe, batch: pa.RecordBatch) -> Verdicts:
     size = batch.num_rows
     verdicts = Verdicts(np.full(size, "", object), np.full(size, "", object), np.zeros(size), np.zeros(size), np.ones(size, bool))
     drop_problems(verdicts, batch)
+    if recipe.drop_noindex:
+        rules = objects(batch, "robots").astype(str)
+        verdicts.drop(np.flatnonzero(np.char.find(rules, "noindex") >= 0), "noindex", "robots", 1.0, 0.0)
     values = {
         name: column(batch, name) for name in batch.schema.names if pa.types.is_integer(kind_of(batch, name)) or is_float(batch, name)
     }

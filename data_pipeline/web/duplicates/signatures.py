@@ -14,7 +14,6 @@ from data_pipeline.web.duplicates.recipe import Duplicates
 from data_pipeline.web.measures import ngram_hashes
 
 
-
 def text_key(text: str) -> bytes:
     """Sixteen bytes that are equal for texts that differ in white space only."""
     return xxhash.xxh3_128_digest(" ".join(text.split()).encode("utf-8", "surrogatepass"))

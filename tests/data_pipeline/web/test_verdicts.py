@@ -10,14 +10,15 @@ import pytest
 from data_pipeline.web.measures import Values
 from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.rules import Rejection, first_rejection, rules_of, threshold_rules
-from data_pipeline.web.tables import MEASURES, PROBLEM
+from data_pipeline.web.tables import MEASURES, PLACE, PROBLEM
 from data_pipeline.web.verdicts import judge_batch
 
-SCHEMA = pa.schema([*MEASURES, *PROBLEM])
+COLUMNS = [*PLACE, *MEASURES, *PROBLEM]
+SCHEMA = pa.schema(COLUMNS)
 
 
 def row(values: Values | None, **others: object) -> dict[str, object]:
-    empty = {name: "" if kind == pa.string() else None for name, kind in [*MEASURES, *PROBLEM]}
+    empty = {name: "" if kind == pa.string() else None for name, kind in COLUMNS}
     measured = {} if values is None else dataclasses.asdict(values)
     return empty | {"language": "en", "language_distance": 10, "problem_value": 0.0, "problem_threshold": 0.0} | measured | others
 
@@ -73,9 +74,10 @@ def test_problems_come_first_then_text_then_language() -> None:
         row(good, language="de", language_distance=77),
         row(good, language_distance=5000),
         row(dataclasses.replace(good, link_density=0.95, words=0)),
+        row(good, robots="noarchive, noindex", language="de"),
     ]
     found = judge_batch(WebRecipe(), batch(pages))
-    assert found.reason.tolist() == ["http_status", "no_text", "too_short", "language", "language", "link_density"]
+    assert found.reason.tolist() == ["http_status", "no_text", "too_short", "language", "language", "link_density", "noindex"]
     assert (found.value[0], found.threshold[0]) == (404.0, 299.0)
     assert (found.measure[3], found.value[3]) == ("de", 77.0)
     assert found.threshold[4] == 1000.0
