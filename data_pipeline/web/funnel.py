@@ -16,7 +16,6 @@ STEPS = {
     "extracted": ("extraction_killed", "no_text"),
     "in a kept language": ("language",),
     "pass the quality rules": (),
-    "judged good by the classifier": ("quality", "kind"),
     "one page per address": ("same_address",),
     "no exact duplicates": ("exact_duplicate",),
     "no near duplicates": ("near_duplicate",),

@@ -33,8 +33,6 @@ class Measured:
     address_key: bytes | None = None
     signature: bytes | None = None  # uint32 [bands * rows]
     hits: bytes = b""  # n-grams in common with benchmark items
-    quality: float | None = None
-    quality_kind: str = ""
 
 
 def measure_page(recipe: WebRecipe, page: Page) -> Measured:
@@ -50,7 +48,6 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
         text = without_repeats(text)
     text, personal = mask(text) if recipe.mask_personal_data else (text, Counter())
     values, hashes = measure(text, link_density)
-    score = tools.quality(text)
     return Measured(
         bare,
         size,
@@ -65,8 +62,6 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
         address_key(page.url) if page.url else None,
         signature(hashes, recipe.duplicates).tobytes() if len(hashes) else None,
         tools.hits(hashes),
-        score.value if score else None,
-        score.kind if score else "",
     )
 
 

@@ -1,6 +1,6 @@
-"""What a worker needs beside the page and loads once: address lists, the index of benchmark items, the quality model."""
+"""What a worker needs beside the page and loads once: address lists, the index of benchmark items."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,15 +10,7 @@ from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.url_rules import check_address
 
 if TYPE_CHECKING:
-    from data_pipeline.quality.model import QualityModel
     from data_pipeline.web.decontamination.index import BenchmarkIndex
-
-
-class Score(Protocol):
-    """What a quality model says of a text."""
-
-    value: float
-    kind: str
 
 
 class PageTools:
@@ -26,12 +18,7 @@ class PageTools:
 
     def __init__(self, recipe: WebRecipe) -> None:
         self.addresses = recipe.addresses
-        self.model: QualityModel | None = None
         self.index: BenchmarkIndex | None = None
-        if recipe.quality.model:
-            from data_pipeline.quality import model
-
-            self.model = model.QualityModel.load(recipe.quality.model)
         if recipe.decontamination.benchmarks:
             from data_pipeline.web.decontamination import index
 
@@ -42,9 +29,6 @@ class PageTools:
 
     def refused_address(self, url: str) -> Rejection | None:
         return check_address(self.addresses, url) if url else None
-
-    def quality(self, text: str) -> Score | None:
-        return self.model.score(text) if self.model is not None and text else None
 
     def hits(self, hashes: np.ndarray) -> bytes:
         from data_pipeline.web.contamination_step import stored

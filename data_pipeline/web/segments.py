@@ -87,8 +87,6 @@ def columns(pages: list[Measured], file: str) -> list[pa.Array]:
         "second_language": [one.language.second for one in pages],
         "language_distance": [one.language.distance for one in pages],
         "extraction": [one.extraction for one in pages],
-        "quality": [one.quality for one in pages],
-        "quality_kind": [one.quality_kind for one in pages],
         "text_key": [one.text_key for one in pages],
         "address_key": [one.address_key for one in pages],
         "signature": [one.signature for one in pages],

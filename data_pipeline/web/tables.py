@@ -33,8 +33,6 @@ MEASURES = [
     *numbers("language_distance"),
     *strings("extraction"),
     *VALUES,
-    ("quality", pa.float64()),
-    *strings("quality_kind"),
     *numbers(*(f"personal_{kind}" for kind in PERSONAL)),
 ]
 REJECTION = [*strings("reason", "measure"), ("value", pa.float64()), ("threshold", pa.float64())]
@@ -56,8 +54,6 @@ KEPT = pa.schema(
                 ("clean", pa.bool_()),
                 ("language_distance", pa.int64()),
                 ("extraction", pa.string()),
-                ("quality", pa.float64()),
-                ("quality_kind", pa.string()),
                 ("removed_characters", pa.int64()),
                 *VALUES,
             ]

@@ -47,8 +47,6 @@ def needed_columns(recipe: WebRecipe) -> list[str]:
         "language",
         "second_language",
         "language_distance",
-        "quality",
-        "quality_kind",
         *sorted(measures | {"characters", "words", "link_density"}),
     ]
 
@@ -71,7 +69,6 @@ def judge_batch(recipe: WebRecipe, batch: pa.RecordBatch) -> Verdicts:
     drop_languages(verdicts, batch, recipe)
     for rule in rules_of(recipe):
         apply(verdicts, rule, values)
-    drop_poor(verdicts, batch, recipe, values)
     for rule in threshold_rules(recipe.clean):
         verdicts.clean[rejected(rule, values)] = False
     return verdicts
@@ -114,16 +111,6 @@ def drop_languages(verdicts: Verdicts, batch: pa.RecordBatch, recipe: WebRecipe)
     far = (distances > recipe.max_language_distance) & (objects(batch, "second_language") == "")
     rows = np.flatnonzero(~np.isin(codes.astype(str), recipe.languages) | far)
     verdicts.drop(rows, "language", codes[rows], distances[rows], float(recipe.max_language_distance))
-
-
-def drop_poor(verdicts: Verdicts, batch: pa.RecordBatch, recipe: WebRecipe, values: dict[str, np.ndarray]) -> None:
-    """Pages that the quality model scores too low, or of a kind that is not kept."""
-    if recipe.quality.min_score is not None:
-        apply(verdicts, Minimum("quality", "quality", recipe.quality.min_score), values)
-    if recipe.quality.drop_kinds:
-        kinds = objects(batch, "quality_kind")
-        rows = np.flatnonzero(np.isin(kinds.astype(str), recipe.quality.drop_kinds))
-        verdicts.drop(rows, "kind", kinds[rows], 1.0, 1.0)
 
 
 def kind_of(batch: pa.RecordBatch, name: str) -> pa.DataType:

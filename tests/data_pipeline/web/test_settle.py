@@ -10,12 +10,13 @@ from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.measures import measure
 from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.route import ledger_rows
-from data_pipeline.web.rules import Minimum, rules_of
+from data_pipeline.web.rules import Minimum, threshold_rules
 from data_pipeline.web.same_address import address_key
 from data_pipeline.web.settle import EXACT, NEAR, PASSED, SAME_ADDRESS, Crawl, chosen, settle
 from data_pipeline.web.tables import SEGMENT, VALUES
 
 RECIPE = WebRecipe(languages=(), held_out=0.0, rules=Thresholds(min_words=1))
+POORER = {"stop_words": 3}  # passes the rules, and not those of the clean subset
 STORY = " ".join(f"word{number} of the story that we have to tell" for number in range(60))
 OTHER = " ".join(f"thing{number} in another place with a name to be found" for number in range(60))
 
@@ -36,7 +37,9 @@ def row(name: str, text: str, url: str = "", **others: object) -> dict[str, obje
     row: dict[str, object] = {field.name: "" if field.type == pa.string() else None for field in SEGMENT}
     kept = {name: 0 if kind == pa.int64() else 0.0 for name, kind in VALUES} | {"words": values.words, "characters": values.characters}
     # Values that pass every rule; only texts and keys matter here.
-    kept |= {rule.measure: rule.threshold + 1 for rule in rules_of(RECIPE) if isinstance(rule, Minimum) and rule.measure != "words"}
+    kept |= {
+        rule.measure: rule.threshold + 1 for rule in threshold_rules(RECIPE.clean) if isinstance(rule, Minimum) and rule.measure != "words"
+    }
     keys = {"text_key": text_key(text), "signature": signature(hashes, RECIPE.duplicates).tobytes(), "hits": b""}
     address = {"url": url, "address_key": address_key(url)} if url else {}
     return row | {"id": name, "text": text, "text_bytes": len(text), "html_bytes": 1} | kept | keys | address | others
@@ -53,7 +56,7 @@ def test_of_near_and_exact_duplicates_the_best_stays_and_of_equals_the_first(tmp
     assert found.fate.tolist() == [PASSED, EXACT, NEAR, PASSED]
     assert found.stays.tolist() == [0, 0, 0, 3]
     assert 0.8 < found.value[2] < 1.0
-    better = settled(tmp_path, [rows[0] | {"quality": 1.0}, rows[1] | {"quality": 1.0}, rows[2] | {"quality": 4.0}, rows[3]])
+    better = settled(tmp_path, [rows[0] | POORER, rows[1] | POORER, rows[2], rows[3]])
     assert better.fate.tolist() == [NEAR, EXACT, PASSED, PASSED]
     assert better.stays.tolist() == [2, 2, 2, 3]  # b was told a, and a went for c
     assert better.firsts.tolist() == [0, 0, 0, 3]
@@ -76,7 +79,7 @@ def test_of_one_address_the_page_fetched_last_stays(tmp_path: Path) -> None:
 
 
 def test_the_ledger_names_cluster_and_page_that_stays(tmp_path: Path) -> None:
-    rows = [row("a", STORY, quality=1.0), row("b", STORY.replace("word7 ", "word70 "), quality=2.0), row("c", OTHER)]
+    rows = [row("a", STORY) | POORER, row("b", STORY.replace("word7 ", "word70 ")), row("c", OTHER)]
     crawl = Made(rows)
     found = settle(RECIPE, crawl, tmp_path, 0)
     told = [one for place, batch in crawl.batches(SEGMENT.names) for one in ledger_rows(RECIPE, batch, place, found).to_pylist()]
