@@ -41,8 +41,13 @@ class RunFolder:
         return self.root / "crawl"
 
     @property
+    def measured(self) -> Path:
+        """Segments of measured pages, which a build goes on from."""
+        return self.root / "measured"
+
+    @property
     def web(self) -> Path:
-        """kept.parquet, dropped.parquet, held_out.parquet, funnel.json."""
+        """kept.parquet, dropped.parquet, held_out.parquet, ledger.parquet, funnel.json."""
         return self.root / "web"
 
     @property
