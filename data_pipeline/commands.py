@@ -39,7 +39,7 @@ def working(what: str) -> "Status":
 
 @data.callback()
 def data_verbs() -> None:
-    """Web pages and synthetic text: collect, build, synthesize, extract, tokenize."""
+    """Web pages and synthetic text: collect, build, explain, synthesize, extract, tokenize."""
 
 
 @data.command("collect")
@@ -72,6 +72,19 @@ def data_build(
 
     settings, run = open_run(recipe, "web", WebRecipe, out, overrides)
     build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, as_json)
+
+
+@data.command("explain")
+def data_explain(
+    folder: str = typer.Argument(metavar="OUT", help="The run folder, for example runs/demo."),
+    page: str = typer.Argument("", metavar="[PAGE]", help="The page's id or address, as kept.parquet and dropped.parquet have them."),
+    token: str = typer.Option("", "--token", help="Instead of a page: the page that a token came from, for example web:1000."),
+    as_json: bool = typer.Option(False, "--json", help="Print the story as one JSON object."),
+) -> None:
+    """A page's whole story: where it came from, each value beside its threshold, what became of it and why, and where its tokens are."""
+    from data_pipeline.web.verbs import explain_verb
+
+    explain_verb(folder, page, token, as_json)
 
 
 @data.command("synthesize")

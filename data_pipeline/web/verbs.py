@@ -1,4 +1,4 @@
-"""What `phial data collect`, `phial data build` and `phial data extract` print."""
+"""What `phial data collect`, `build`, `explain` and `extract` print."""
 
 import json
 import sys
@@ -95,6 +95,27 @@ def show(funnel: dict[str, Any], run: RunFolder, settings: WebRecipe) -> None:
         print("C4's brace rule is off: pages with braces count as text")
     if not funnel["kept"]["documents"]:
         print("nothing was kept; dropped.parquet has each page's reason, measured value and threshold")
+
+
+def explain_verb(folder: str, page: str, token: str, as_json: bool) -> None:
+    """Tells a page's story."""
+    from data_pipeline.web.explain import explain, page_of_token, story
+
+    run = RunFolder(Path(folder))
+    if bool(page) == bool(token):
+        raise InputError("phial data explain OUT PAGE, or OUT --token SOURCE:NUMBER: one of the two is needed")
+    if token:
+        source, _, number = token.partition(":")
+        if not number.isdecimal():
+            raise InputError(f"--token {token}: SOURCE:NUMBER is needed, for example web:1000")
+        page = page_of_token(run, source, int(number))
+    recipe = Recipe.load(run.recipe) if run.recipe.exists() else Recipe({}, str(run.recipe))
+    found = explain(run, recipe.section("web", WebRecipe), page)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for line in story(found):
+        print(line)
 
 
 def extract_verb(files: list[str], url: str | None, as_json: bool) -> None:
