@@ -133,7 +133,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
-    record = {"kind": "measured", **run(chosen.out.resolve(), int(chosen.bytes), chosen.kills, chosen.seed), **provenance("numba", "pyarrow")}
+    record = {
+        "kind": "measured",
+        **run(chosen.out.resolve(), int(chosen.bytes), chosen.kills, chosen.seed),
+        **provenance("numba", "pyarrow"),
+    }
     write_json(chosen.results, record)
     print(json.dumps({name: record[name] for name in ("kills", "files_compared", "files_that_differ", "seconds", "peak_process_bytes")}))
 
