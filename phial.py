@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo:command", "The whole chain on this machine: raw pages in, a 4-bit model you can chat with out."),
     "data": ("data_pipeline.commands:data", "Web pages and synthetic text: collect, build, synthesize, extract, tokenize."),
     "tokenizer": ("data_pipeline.commands:tokenizer", "Train the byte-level BPE tokenizer, or convert a published one."),
+    "worker": ("data_pipeline.commands:worker", "Do the tasks of a journal: on a Slurm node, in a cloud batch job, on a spot machine."),
     "plan": ("training.plan.commands:plan", "What a pretraining run needs and how fast it may be, before a GPU is rented."),
     "launch": ("training.cluster.commands:launch", "Pretrain on several machines, watched and restarted; or rehearse that on one."),
     "pretrain": ("training.commands:pretrain", "Train a decoder from token shards."),

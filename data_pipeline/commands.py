@@ -1,6 +1,8 @@
-"""The verbs `phial data ...` and `phial tokenizer ...`."""
+"""The verbs `phial data ...`, `phial tokenizer ...` and `phial worker`."""
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import typer
@@ -245,3 +247,28 @@ def data_tokenize(
             f"{run.tokens / source}: {one['tokens']:,} tokens of {one['documents']:,} documents, "
             f"{one['bytes_per_token']:.2f} bytes per token"
         )
+
+
+def worker(
+    journal: str = typer.Option(
+        ..., "--journal", help="The folder or URL that the driver's Engine was given, for example s3://bucket/run."
+    ),
+    seconds: float | None = typer.Option(None, "--seconds", min=0, help="Stop after so long, and give back what is under way."),
+    idle_seconds: float | None = typer.Option(None, "--idle-seconds", min=0, help="Wait for more plans; stop after so long without work."),
+    workers: int = typer.Option(1, "--workers", min=1, help="Processes that work side by side."),
+    lease_seconds: float = typer.Option(60.0, "--lease-seconds", min=0.1, help="How long a claim lasts when this machine dies."),
+) -> None:
+    """Claim tasks of the journal's plans and do them until all are done.
+
+    Start as many as you like, wherever the journal can be reached; each may be killed at any moment. SIGTERM gives back what is under way.
+    """
+    from data_pipeline.engine.standing import STOPPED, stand
+
+    if os.getcwd() not in sys.path:  # where the functions of a plan are looked for, as `python -m` would do
+        sys.path.insert(0, os.getcwd())
+    found = stand(journal, workers=workers, seconds=seconds, idle_seconds=idle_seconds, lease_seconds=lease_seconds)
+    for line in found["refused"]:
+        print(f"phial worker: left out: {line}", file=sys.stderr)
+    print(f"{found['tasks']} tasks done; ended: {found['ended']}")
+    if found["ended"] == STOPPED:
+        raise typer.Exit(143)  # what a process that SIGTERM ended tells the batch system, so that it is started again

@@ -1,0 +1,49 @@
+"""References to values in the journal: small, picklable, and read once per process."""
+
+import hashlib
+import pickle
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.engine.store import Store
+from data_pipeline.errors import InputError
+
+KEPT = 16  # values that a process keeps; the one not asked for longest goes first
+
+_cache: "OrderedDict[str, Any]" = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A pickled value under `name` in the journal `url`, known by the SHA-256 of its bytes."""
+
+    url: str
+    name: str
+    sha256: str
+
+    def get(self) -> Any:
+        """The value. It is the process's own copy, shared by its callers: do not change it."""
+        if self.sha256 not in _cache:
+            _cache[self.sha256] = pickle.loads(self.read())
+            while len(_cache) > KEPT:
+                _cache.popitem(last=False)
+        _cache.move_to_end(self.sha256)
+        return _cache[self.sha256]
+
+    def read(self) -> bytes:
+        """The pickled bytes; one line where they are missing or not as they were written."""
+        try:
+            content = Store(self.url).read(self.name)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.url}/{self.name}: missing; it was written by this journal's run and must stay there") from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(f"{self.url}/{self.name}: not as it was written (its SHA-256 differs); remove it and run again")
+        return content
+
+
+def put_object(store: Store, content: bytes) -> str:
+    """Uploads bytes once to `objects/<sha256>`; returns their SHA-256."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    store.create(f"objects/{sha256}", content, durable=True)
+    return sha256
