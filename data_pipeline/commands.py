@@ -66,6 +66,13 @@ def data_build(
     recipe: str = RECIPE,
     out: str | None = OUT,
     overrides: list[str] | None = SET,
+    workers: str | None = typer.Option(
+        None,
+        "--workers",
+        help="Files as tasks side by side: a number of local processes, ray, or 0 to leave them to `phial worker`; without it, "
+        "pages side by side on [web] workers.",
+    ),
+    journal: str = typer.Option("", "--journal", help="Where tasks and measured pages are kept, on any store that the workers reach."),
     as_json: bool = typer.Option(False, "--json", help="Print the funnel as one JSON object."),
 ) -> None:
     """Filter the run's crawl: extraction, language, quality rules, personal data, duplicates; writes web/. Run it again to go on."""
@@ -73,7 +80,7 @@ def data_build(
     from data_pipeline.web.verbs import build_verb
 
     settings, run = open_run(recipe, "web", WebRecipe, out, overrides)
-    build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, as_json)
+    build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, workers, journal, as_json)
 
 
 @data.command("explain")

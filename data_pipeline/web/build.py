@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -48,19 +48,38 @@ def cpu_of_all() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def build(recipe: WebRecipe, crawl: Path, out: Path, seed: int, progress: Progress | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Workers:
+    """Who measures: processes of this machine that share each file's pages, or tasks of one file each."""
+
+    tasks: int | Literal["ray"] | None = None  # None: pages side by side here; else files: local processes, "ray", 0: `phial worker`
+    journal: str = ""  # where tasks and segments are kept, on any store; the run folder by default
+
+
+def build(
+    recipe: WebRecipe, crawl: Path, out: Path, seed: int, progress: Progress | None = None, workers: Workers | None = None
+) -> dict[str, Any]:
     """Reads the crawl folder and writes kept, held_out, dropped and ledger.parquet, funnel.json and speed.json into `out`.
 
-    Segments of measured pages are kept beside `out`. Returns the funnel with `speed` added. `progress(pages)` is called as pages are
-    measured. The same crawl, recipe and seed give the same bytes, speed.json apart, however often the build was killed on the way.
+    Segments of measured pages are kept beside `out`, or in the journal. Returns the funnel with `speed` added. `progress(pages)` is called
+    as pages are measured. The same crawl, recipe and seed give the same bytes, speed.json apart, whoever measured and however often the
+    build was killed on the way.
     """
+    workers = workers or Workers()
     files = crawl_files(recipe, sources(crawl))
-    folder = str(out.parent / "measured")
+    folder = f"{workers.journal}/measured" if workers.journal else str(out.parent / "measured")
     clock = Clock()
-    measurer = CrawlMeasurer(recipe, folder, progress)
-    measurer.measure(files)
+    if workers.tasks is None:
+        measurer = CrawlMeasurer(recipe, folder, progress)
+        measurer.measure(files)
+        measured = {"pages": measurer.pages, "html_bytes": measurer.html_bytes, "workers": recipe.workers or usable_cores(), "by": "pages"}
+    else:
+        from data_pipeline.web.crawl_tasks import measure_files
+
+        journal = workers.journal or str(out.parent / "tasks")
+        measured = measure_files(recipe, files, folder, journal, workers.tasks, progress)
+        measured |= {"workers": workers.tasks if isinstance(workers.tasks, int) and workers.tasks else None, "by": "files"}
     clock.lap("measure")
-    measured = {"pages": measurer.pages, "html_bytes": measurer.html_bytes, "workers": recipe.workers or usable_cores()}
     return assemble(recipe, files, folder, out, seed, clock, measured)
 
 
@@ -102,8 +121,10 @@ def speed_record(clock: Clock, measured: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(sum(step["seconds"] for step in clock.steps), 3),
         "cpu_seconds": round(sum(step["cpu_seconds"] for step in clock.steps), 3),
         "steps": clock.steps,
-        "workers": measured["workers"],
+        "workers": measured["workers"],  # None where they come from elsewhere
+        "measured_by": measured["by"],
         "pages_measured": measured["pages"],
         "pages_per_second": round(measured["pages"] / seconds, 1),
         "html_megabytes_per_second": round(measured["html_bytes"] / 1e6 / seconds, 2),
+        **({"costs": measured["costs"]} if "costs" in measured else {}),
     }

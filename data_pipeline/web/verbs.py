@@ -5,7 +5,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +16,9 @@ from data_pipeline.errors import InputError
 from data_pipeline.recipe import Recipe, RunRecipe
 from data_pipeline.run_folder import RunFolder
 from data_pipeline.web.recipe import CollectRecipe, WebRecipe
+
+if TYPE_CHECKING:
+    from data_pipeline.web.build import Workers
 
 
 def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str | None, overrides: list[str], as_json: bool) -> None:
@@ -56,19 +59,38 @@ def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str |
         print(f"  modules that could not be rendered here: {', '.join(record['modules_without_page'])}")
 
 
-def build_verb(settings: WebRecipe, run: RunFolder, seed: int, as_json: bool) -> None:
+def build_verb(settings: WebRecipe, run: RunFolder, seed: int, workers: str | None, journal: str, as_json: bool) -> None:
     """Builds and prints the funnel."""
     from data_pipeline.web.build import build
 
+    chosen = who_measures(workers, journal)
+
     with progress_bar() as bar:
         task = bar.add_task("filtering", total=None)
-        funnel = build(settings, run.crawl, run.web, seed, lambda pages: bar.update(task, completed=pages))
+        funnel = build(settings, run.crawl, run.web, seed, lambda pages: bar.update(task, completed=pages), chosen)
     for line in funnel["broken_files"]:
         print(f"phial: {line}; its good records were read", file=sys.stderr)
     if as_json:
         print(json.dumps(funnel, ensure_ascii=False))
         return
     show(funnel, run, settings)
+
+
+def who_measures(workers: str | None, journal: str) -> "Workers":
+    """`--workers` and `--journal` as the build takes them."""
+    from data_pipeline.web.build import Workers
+
+    if workers is None:
+        return Workers(1 if journal else None, journal)
+    if workers == "ray":
+        return Workers("ray", journal)
+    if not workers.isdecimal() or int(workers) > 1024:
+        raise InputError(f"--workers {workers}: a number of processes (0 to 1,024) or ray is needed")
+    if workers == "0" and not journal:
+        raise InputError(
+            "--workers 0 leaves the files to `phial worker --journal URL`, so it needs --journal, which those workers reach too"
+        )
+    return Workers(int(workers), journal)
 
 
 def show(funnel: dict[str, Any], run: RunFolder, settings: WebRecipe) -> None:
@@ -90,7 +112,8 @@ def show(funnel: dict[str, Any], run: RunFolder, settings: WebRecipe) -> None:
     print(f"personal data masked in what was kept: {masked or 'none'}" if settings.mask_personal_data else "personal data was not masked")
     kept = funnel["steps"][0]["documents"] - speed["pages_measured"]
     measured = f"{speed['pages_measured']:,} pages measured" + (f", {kept:,} kept from an earlier run" if kept else "")
-    print(f"{speed['seconds']:.1f} s with {speed['workers']} workers; {measured}, {speed['pages_per_second']:.0f} pages/s")
+    by = f"{speed['workers']} workers" if speed["workers"] else "the workers of its journal"
+    print(f"{speed['seconds']:.1f} s with {by}; {measured}, {speed['pages_per_second']:.0f} pages/s")
     if not settings.c4_braces:
         print("C4's brace rule is off: pages with braces count as text")
     if not funnel["kept"]["documents"]:
