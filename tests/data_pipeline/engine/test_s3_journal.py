@@ -68,7 +68,7 @@ def test_a_run_through_a_bucket_survives_a_kill_and_a_second_driver_finds_all_do
     assert costs.lost <= 1
     assert len(names["done"]) == len(names["values"]) == 8
     calls = Counter((tmp_path / "calls").read_text().split())
-    assert sum(calls.values()) == 6 + costs.lost
+    assert 6 <= sum(calls.values()) <= 6 + costs.lost  # a process may die before its task has written that it began
     with Engine(f"{bucket}/run", workers=0) as engine:  # nobody works, so all must be there
         assert [future.result() for future in engine.map(tasks.slow_line, parameters, limits=limits)] == [0, 1, 4, 9, 16, 25]
 
