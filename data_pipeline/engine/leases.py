@@ -110,13 +110,14 @@ class Leases:
     def holder_gone(self, task: str, number: int) -> dict[str, Any] | None:
         """What the claim says if its holder is gone, else None."""
         name = f"claims/{task}.{number}.json"
+        claim: dict[str, Any]
         try:
             claim = json.loads(self.store.read(name))
             said = (claim["worker"], claim["renewed"])
         except FileNotFoundError:
             return None  # removed by hand, or a store that shows names before contents
         except (ValueError, KeyError, TypeError):
-            claim, said = {"lease": self.lease_seconds}, "damaged"
+            claim, said = {"lease": self.lease_seconds}, ("damaged", 0)
         if claim.get("machine") == machine():
             return None if running(claim["pid"], claim["started"]) else claim
         now = time.monotonic()

@@ -1,15 +1,20 @@
 """Workers as Ray tasks: Ray finds them machines and brings lost ones back; what they do, and who does it, is in the journal."""
 
 import os
+import secrets
 import shutil
 import tempfile
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 from data_pipeline.engine.plans import Plan
 from data_pipeline.engine.standing import stand
 from data_pipeline.errors import InputError, missing_extra
 
-NODE_START_SECONDS = "120"  # on a busy machine Ray's own limit of 30 s is too short
+NODE_START_SECONDS = "120"  # on a busy machine 30 s are too few; Ray's Python side has that limit fixed, hence the new starts
+STARTS = 3
 INSTALL = "pip install 'phial[ray]'"
 
 
@@ -44,17 +49,22 @@ class Cluster:
             self._connect(options)
 
     def _connect(self, options: dict[str, Any]) -> None:
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", NODE_START_SECONDS)
         chosen: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", **options}
-        if not chosen.get("address") and not os.environ.get("RAY_ADDRESS"):
-            chosen = {"include_dashboard": False, "address": "local", **{k: v for k, v in chosen.items() if k != "address"}}
-            if "_temp_dir" not in chosen:
+        local = not chosen.get("address") and not os.environ.get("RAY_ADDRESS")
+        if local:
+            chosen = {"include_dashboard": False, **chosen, "address": "local"}
+            local_settings()
+        for left in reversed(range(STARTS if local else 1)):
+            if local and "_temp_dir" not in options:
                 self._folder = chosen["_temp_dir"] = tempfile.mkdtemp(prefix="phial-ray-", dir="/tmp")  # Ray's sockets need a short path
-        try:
-            self.ray.init(**chosen)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            self.close()
-            raise InputError(f"Ray: cannot be reached or started: {type(error).__name__}: {error}") from error
+            try:
+                self.ray.init(**chosen)
+                return
+            except Exception as error:  # Ray raises a bare Exception where a node did not come up in time
+                self.close()
+                self._started = True
+                if not left:
+                    raise InputError(f"Ray cannot be reached or started: {type(error).__name__}: {error}") from error
 
     def open(self, plan: Plan) -> None:
         """Gives Ray as many workers as the cluster has cores, or as were asked for; those it has no room for yet make it grow."""
@@ -75,7 +85,7 @@ class Cluster:
                 raise (error.cause if isinstance(error.cause, BaseException) else error) from None
 
     def close(self) -> None:
-        """Ends the workers; a cluster that was started here ends with its files."""
+        """Ends the workers; a cluster that was started here ends with its processes and files."""
         for ref in self._refs:
             self.ray.cancel(ref, force=True)
         self._refs = []
@@ -83,5 +93,23 @@ class Cluster:
             self.ray.shutdown()
             self._started = False
         if self._folder is not None:
+            end_processes(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def local_settings() -> None:
+    """Settings of a local cluster, unless the user has made them: time to start, no report of its use, no file with a token."""
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", NODE_START_SECONDS)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_AUTH_MODE" not in os.environ and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def end_processes(folder: str) -> None:
+    """Ends what a start of Ray that failed has left: children of ours that were told this folder, which no other cluster has."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(folder in word for word in process.cmdline()):
+                process.kill()
+                process.wait(5)

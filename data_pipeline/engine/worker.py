@@ -122,7 +122,7 @@ class Crew:
 
     def _fail(self, item: Item, claim: Claim, answer: dict[str, Any], seconds: float) -> bool:
         """Writes why the try failed; true where the task is thereby given up."""
-        kind = {"refused": RETURNED, "store": LOST}.get(answer["kind"], answer["kind"])
+        kind: str = {"refused": RETURNED, "store": LOST}.get(answer["kind"]) or answer["kind"]
         facts = {name: answer[name] for name in ("text", "trace", "error") if answer.get(name)}
         self.book.fail(item.task, claim.number, kind, seconds=seconds, at=time.time(), worker=claim.worker, **facts)
         if answer["kind"] == "refused":
