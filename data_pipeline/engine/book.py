@@ -83,19 +83,22 @@ class Book:
         )
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """A record that never changes, read once; None where there is none."""
-        if name not in self._kept:
-            try:
-                self._kept[name] = json.loads(self.store.read(name))
-            except FileNotFoundError:
-                return None
-        return self._kept[name]
+        """A record as it stands; None where there is none."""
+        try:
+            return json.loads(self.store.read(name))
+        except FileNotFoundError:
+            return None
 
     def done(self, task: str) -> dict[str, Any] | None:
+        """The done record; it is asked for anew each time, since a result may be taken back."""
         return self.record(f"done/{task}.json")
 
     def tried(self, task: str, number: int) -> dict[str, Any] | None:
-        return self.record(f"tries/{task}.{number}.json")
+        """How a try ended; that never changes, and is read once."""
+        name = f"tries/{task}.{number}.json"
+        if name not in self._kept and (found := self.record(name)) is not None:
+            self._kept[name] = found
+        return self._kept.get(name)
 
     def commit(self, task: str, record: dict[str, Any]) -> bool:
         """The first result stands; false for a later one. `record` names its worker, so that no two are alike."""
@@ -115,13 +118,10 @@ class Book:
 
     def undo(self, task: str) -> None:
         """Takes a result back whose value is gone or damaged, so that the task is done again."""
-        name = f"done/{task}.json"
-        self._kept.pop(name, None)
         record = self.done(task)
         if record is not None:
             self.fail(task, record["try"], UNDONE, seconds=record["seconds"], worker=record["worker"], text="its value was lost or damaged")
-            self.store.remove(name)
-            self._kept.pop(name, None)
+            self.store.remove(f"done/{task}.json")
 
     def failures(self, task: str, view: View) -> tuple[int, int]:
         """Tries since the last revival that ended by the task's own fault, and those whose worker was lost."""

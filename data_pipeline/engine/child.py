@@ -20,7 +20,7 @@ from data_pipeline.engine.book import pack_error
 from data_pipeline.engine.identity import load, source_of
 from data_pipeline.engine.patience import momentary
 from data_pipeline.engine.plans import TWO, Order, read_parameter
-from data_pipeline.engine.references import Ref
+from data_pipeline.engine.references import Ref, held_bytes
 from data_pipeline.engine.store import Store
 
 PARENT_CHECK_SECONDS = 0.5
@@ -91,8 +91,7 @@ def put_value(store: Store, task: str, content: bytes, cpu: float) -> dict[str, 
         store.write(name, content)
     except Exception as error:
         return failure(error, "its value cannot be written: ", store_error=True)
-    rss = psutil.Process().memory_info().rss
-    return {"kind": "done", "value": name, "bytes": len(content), "sha256": sha256, "cpu_seconds": round(cpu, 6), "rss": rss}
+    return {"kind": "done", "value": name, "bytes": len(content), "sha256": sha256, "cpu_seconds": round(cpu, 6), "rss": own_rss()}
 
 
 def failure(error: BaseException, before: str = "", store_error: bool = False) -> dict[str, Any]:
@@ -100,7 +99,12 @@ def failure(error: BaseException, before: str = "", store_error: bool = False) -
     text = f"{before}{type(error).__name__}: {error}"[:TEXT_CHARACTERS]
     trace = "".join(traceback.format_exception(error))[-2 * TEXT_CHARACTERS :]
     kind = "store" if store_error else "error"
-    return {"kind": kind, "text": text, "trace": trace, "error": pack_error(error), "rss": psutil.Process().memory_info().rss}
+    return {"kind": kind, "text": text, "trace": trace, "error": pack_error(error), "rss": own_rss()}
+
+
+def own_rss() -> int:
+    """Resident bytes but for the references kept, which are meant to stay."""
+    return psutil.Process().memory_info().rss - held_bytes()
 
 
 def cpu_seconds() -> float:

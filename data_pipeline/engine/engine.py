@@ -32,6 +32,8 @@ from data_pipeline.engine.worker import Crew
 from data_pipeline.errors import InputError
 
 POLL_SECONDS = (0.05, 1.0)  # the first and the longest pause between two looks at what others have done
+OWN_POLL_SECONDS = (1.0, 5.0)  # the same where our own workers tell what they did
+CHECK_SECONDS = 0.25  # between two looks at our own workers' health
 POLL_COST = 10  # and never more than a tenth of the time
 BUDGET_SECONDS = 0.5  # between two sums of what was spent
 
@@ -131,7 +133,7 @@ class Engine:
         if any(isinstance(each, Future) for each in given):
             if not all(isinstance(each, Future) for each in given):
                 raise InputError("reduce: futures or values are needed, got some of each")
-            given = [future.reference() for future in sorted(given, key=lambda future: future.index)]
+            given = [future.reference() for future in sorted(given, key=lambda future: (future.index, future.task_id))]
         while len(given) > 1:
             pairs = list(zip(given[::2], given[1::2], strict=False))
             joined = sorted(self._map(function, TWO, pairs, limits or Limits(), {}), key=lambda future: future.index)
@@ -192,22 +194,23 @@ class Engine:
         places: dict[str, list[int]] = {}
         for index, task in enumerate(plan.tasks):
             places.setdefault(task, []).append(index)
-        pause, look_at = POLL_SECONDS[0], time.monotonic()
+        shortest, longest = POLL_SECONDS if self._crew is None else OWN_POLL_SECONDS
+        pause, look_at = shortest, time.monotonic() + shortest
         ended = list(view.ended(places))
         try:
             while True:
                 for task, dead_after in ended:
-                    pause = POLL_SECONDS[0]
+                    pause = shortest
                     for index in places.pop(task, ()):
                         yield Future(self.book, index=index, parameters=parameters[index], task_id=task, dead_after=dead_after)
                 if not places:
                     return
                 self._check(plan)
-                ended = drain(news, min(pause, max(0.0, look_at - time.monotonic())))
+                ended = drain(news, min(CHECK_SECONDS, max(0.0, look_at - time.monotonic())))
                 begun = time.monotonic()
                 if begun >= look_at:
                     ended += self.book.view().ended(places)
-                    pause = min(1.5 * pause, POLL_SECONDS[1])
+                    pause = min(1.5 * pause, longest)
                     look_at = time.monotonic() + max(pause, POLL_COST * (time.monotonic() - begun))
         finally:
             self._listeners.remove(news)

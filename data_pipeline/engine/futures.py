@@ -17,6 +17,7 @@ class Future:
         self.task_id = task_id
         self._book = book
         self._dead_after = dead_after
+        self._record: dict[str, Any] | None = None
 
     @property
     def dead(self) -> bool:
@@ -26,11 +27,12 @@ class Future:
     @property
     def record(self) -> dict[str, Any]:
         """The done record; of a dead task that of its last try."""
-        number = self._dead_after
-        found = self._book.done(self.task_id) if number is None else self._book.tried(self.task_id, number)
-        if found is None:
+        if self._record is None:
+            number = self._dead_after
+            self._record = self._book.done(self.task_id) if number is None else self._book.tried(self.task_id, number)
+        if self._record is None:
             raise InputError(f"{self._book.store.url}: the record of task {self.task_id} is gone; call map again")
-        return found
+        return self._record
 
     @property
     def attempts(self) -> int:

@@ -20,10 +20,6 @@ STORE_PACKAGES = {"botocore", "aiobotocore", "aiohttp", "s3fs", "azure", "adlfs"
 MOMENTARY_NAMES = ("Timeout", "Connect", "Endpoint", "ServiceRequest", "ServiceResponse", "IncompleteRead", "Disconnected", "Payload")
 
 
-class StoreLost(Exception):
-    """A store that stayed away longer than it was waited for; its cause is the last failure."""
-
-
 def momentary(error: BaseException) -> bool:
     """Whether a store's failure may be gone when it is asked again."""
     status = status_of(error)

@@ -42,7 +42,6 @@ class Picker:
         self.finished = False  # at the last look no task was open
         self._plans: dict[str, Plan] = {}
         self._free: list[Item] = []
-        self._collisions = 0
         self._good_until = 0.0
         self._lock = threading.Lock()
         self._random = random.Random()  # where a process begins in the list; only that it differs from others' matters
@@ -64,25 +63,27 @@ class Picker:
 
     def next(self) -> tuple[Item, Claim] | None:
         """A task that is ours from now on; None where there is nothing to claim at this moment."""
+        collisions = 0
+        while (item := self._pop(look=collisions == COLLISIONS)) is not None:
+            claim = self.leases.take(item.task, item.number)
+            if claim is not None:
+                return item, claim
+            collisions += 1
+            if collisions > 2 * COLLISIONS:  # many are at the few tasks that are left: wait a little
+                return None
+        return None
+
+    def _pop(self, look: bool) -> Item | None:
         with self._lock:
-            if time.monotonic() > self._good_until or self._collisions >= COLLISIONS:
+            if look or time.monotonic() > self._good_until:
                 self._look()
-            looked_again = False
-            while self._free:
-                item = self._free.pop()
-                claim = self.leases.take(item.task, item.number)
-                if claim is not None:
-                    return item, claim
-                self._collisions += 1
-                if self._collisions >= COLLISIONS and not looked_again:
-                    self._look()
-                    looked_again = True
-            self._good_until = 0.0
-            return None
+            if not self._free:
+                self._good_until = 0.0
+                return None
+            return self._free.pop()
 
     def _look(self) -> None:
         begun = time.monotonic()
-        self._collisions = 0
         self.paused = self._is_paused()
         view = self.book.view()
         free, held, waiting = self._sort(view)

@@ -22,6 +22,7 @@ from data_pipeline.engine.plans import Order
 from data_pipeline.errors import InputError
 
 LOOK_SECONDS = 0.1
+SAME_SIGNAL_SECONDS = 0.2  # batch systems signal all processes of a job; then the process's end is no loss
 START_SECONDS = 120.0
 STARTS = 3  # processes that may die at their start before we say why
 MEMORY_GROWTH_BYTES = 768 * 2**20
@@ -78,6 +79,8 @@ class WorkerProcess:
             except (ProcessExpired, RuntimeError) as error:
                 self.pid = 0
                 code = getattr(error, "exitcode", None)
+                if ended["kind"] == LOST and stop.wait(SAME_SIGNAL_SECONDS):
+                    return {"kind": RETURNED, "text": "its worker was told to stop"}
                 return ended if ended["kind"] != LOST else {**ended, "text": f"its process died ({told(code)})"}
         if answer["kind"] == "refused" and self._used:  # it holds a module as it was some tasks ago
             self.close()

@@ -11,7 +11,7 @@ from data_pipeline.errors import InputError
 
 KEPT = 16  # values that a process keeps; the one not asked for longest goes first
 
-_cache: "OrderedDict[str, Any]" = OrderedDict()
+_cache: "OrderedDict[str, tuple[Any, int]]" = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Ref:
     def get(self) -> Any:
         """The value. It is the process's own copy, shared by its callers: do not change it."""
         if self.sha256 not in _cache:
-            _cache[self.sha256] = pickle.loads(self.read())
+            content = self.read()
+            _cache[self.sha256] = pickle.loads(content), len(content)
             while len(_cache) > KEPT:
                 _cache.popitem(last=False)
         _cache.move_to_end(self.sha256)
-        return _cache[self.sha256]
+        return _cache[self.sha256][0]
 
     def read(self) -> bytes:
         """The pickled bytes; one line where they are missing or not as they were written."""
@@ -40,6 +41,11 @@ class Ref:
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise InputError(f"{self.url}/{self.name}: not as it was written (its SHA-256 differs); remove it and run again")
         return content
+
+
+def held_bytes() -> int:
+    """Bytes of the pickles whose values this process keeps: about what they hold of its memory."""
+    return sum(size for _, size in _cache.values())
 
 
 def put_object(store: Store, content: bytes) -> str:

@@ -72,7 +72,8 @@ def test_every_task_has_one_result_though_workers_are_killed(tmp_path: Path) -> 
     assert (costs.tasks, costs.dead) == (14, 0)
     assert 1 <= costs.lost <= 4  # a process that was killed between two tasks cost none
     calls = Counter((tmp_path / "calls").read_text().split())
-    assert 14 <= sum(calls.values()) <= 14 + costs.lost  # a process may die before its task has written that it began
+    assert len(calls) == 14
+    assert sum(calls.values()) <= 14 + costs.lost  # less where a process died before or after the call
     assert len(list((tmp_path / "journal/done").iterdir())) == 14
 
 

@@ -61,14 +61,15 @@ def test_a_run_through_a_bucket_survives_a_kill_and_a_second_driver_finds_all_do
         psutil.Process(pid).kill()
         futures = [first, *coming]
         assert sorted(future.result() for future in futures) == [0, 1, 4, 9, 16, 25]
-        assert engine.reduce(tasks.join, futures[:0] + sorted(futures, key=lambda f: f.index)[:3]) == "((01)4)"
+        assert engine.reduce(tasks.join, sorted(futures, key=lambda future: future.index)[:3]) == "((01)4)"
         costs = engine.costs()
         names = {folder: engine.store.names(folder) for folder in ("done", "values", "plans", "objects")}
     assert (costs.tasks, costs.dead) == (6 + 2, 0)
     assert costs.lost <= 1
     assert len(names["done"]) == len(names["values"]) == 8
     calls = Counter((tmp_path / "calls").read_text().split())
-    assert 6 <= sum(calls.values()) <= 6 + costs.lost  # a process may die before its task has written that it began
+    assert len(calls) == 6
+    assert sum(calls.values()) <= 6 + costs.lost  # less where the process died before or after the call
     with Engine(f"{bucket}/run", workers=0) as engine:  # nobody works, so all must be there
         assert [future.result() for future in engine.map(tasks.slow_line, parameters, limits=limits)] == [0, 1, 4, 9, 16, 25]
 
