@@ -15,6 +15,8 @@ from typing import Any
 
 from data_pipeline.engine.ray_workers import end_processes, local_settings
 
+NODE_STORE_BYTES = 200_000_000
+
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -47,13 +49,19 @@ def ray_cluster(cores: list[int]) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="phial-ray-", dir="/tmp")
-    head = {"num_cpus": cores[0], "include_dashboard": False, "temp_dir": folder, "object_store_memory": 2 * 10**8}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    Path(folder, "ray").mkdir()
+    before = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = folder  # also for the file that names the current cluster
+    cluster = None
     try:
+        head = {"num_cpus": cores[0], "include_dashboard": False, "object_store_memory": NODE_STORE_BYTES}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
         for number in cores[1:]:
-            cluster.add_node(num_cpus=number, object_store_memory=2 * 10**8)
+            cluster.add_node(num_cpus=number, object_store_memory=NODE_STORE_BYTES)
         yield cluster
     finally:
-        cluster.shutdown()
+        if cluster is not None:
+            cluster.shutdown()
         end_processes(folder)
         shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop("RAY_TMPDIR") if before is None else os.environ.update(RAY_TMPDIR=before)

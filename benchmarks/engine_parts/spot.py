@@ -10,6 +10,46 @@ import random
 from typing import Any
 
 
+class Fleet:
+    """What happens next: a worker is ready (its machine goes at `goes`), or a task is free again. Workers without work stand by."""
+
+    def __init__(self, draw: random.Random, mean_life: float, away: float) -> None:
+        self.draw = draw
+        self.mean_life = mean_life
+        self.away = away
+        self.idle: list[float] = []  # when the machines of those who stand by go
+        self._events: list[tuple[float, int, int | None, float]] = []
+        self._count = 0
+
+    def life(self) -> float:
+        return self.draw.expovariate(1 / self.mean_life)
+
+    def ready(self, when: float, goes: float) -> None:
+        self._push(when, None, goes)
+
+    def freed(self, when: float, task: int) -> None:
+        self._push(when, task, 0.0)
+
+    def _push(self, when: float, task: int | None, goes: float) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, task, goes))
+
+    def next(self) -> tuple[float, int | None, float]:
+        when, _, task, goes = heapq.heappop(self._events)
+        return when, task, goes
+
+    def wake(self, now: float) -> None:
+        """One of those who stand by is ready; who lost the machine while standing by comes when it is there again."""
+        while self.idle:
+            goes, begins = self.idle.pop(), now
+            while goes <= now:
+                begins = goes + self.away
+                goes = begins + self.life()
+            self.ready(max(now, begins), goes)
+            if begins <= now:
+                return
+
+
 def simulate(
     measured: list[float],
     *,
@@ -24,25 +64,25 @@ def simulate(
     seed: int = 3,
 ) -> dict[str, Any]:
     """Makespan and what was lost; `scale` stretches the measured seconds to tasks of minutes."""
-    draw = random.Random(seed)
+    fleet = Fleet(random.Random(seed), life, away)
+    draw = fleet.draw
     work = [scale * draw.choice(measured) for _ in range(workers * tasks_per_worker)]
     free = list(range(len(work)))[::-1]
-    freed: list[tuple[float, int]] = []  # (when, task) given back or expired
-    ready = [(0.0, draw.expovariate(1 / life)) for _ in range(workers)]  # (when a worker is idle, when its machine goes)
-    heapq.heapify(ready)
+    for _ in range(workers):
+        fleet.ready(0.0, fleet.life())
     done, lost, returned, lost_seconds, busy, makespan = 0, 0, 0, 0.0, 0.0, 0.0
     while done < len(work):
-        now, goes = heapq.heappop(ready)
-        if now >= goes:
-            heapq.heappush(ready, (goes + away, goes + away + draw.expovariate(1 / life)))
+        now, task, goes = fleet.next()
+        if task is not None:  # somebody had it, and has it no more
+            free.append(task)
+            fleet.wake(now)
             continue
-        while freed and freed[0][0] <= now:
-            free.append(heapq.heappop(freed)[1])
+        if now >= goes:
+            begins = goes + away
+            fleet.ready(begins, begins + fleet.life())
+            continue
         if not free:
-            later = freed[0][0] if freed else None
-            if later is None:  # all is under way or done: this worker is not needed any more
-                continue
-            heapq.heappush(ready, (max(later, now), goes))
+            fleet.idle.append(goes)
             continue
         task = free.pop()
         ends = now + work[task] + overhead
@@ -50,16 +90,14 @@ def simulate(
             done += 1
             busy += work[task]
             makespan = max(makespan, ends)
-            heapq.heappush(ready, (ends, goes))
+            fleet.ready(ends, goes)
             continue
-        if draw.random() < noticed:
-            returned += 1
-            heapq.heappush(freed, (goes, task))
-        else:
-            lost += 1
-            heapq.heappush(freed, (goes + lease * draw.uniform(2 / 3, 1), task))
+        with_notice = draw.random() < noticed
+        returned += with_notice
+        lost += not with_notice
         lost_seconds += goes - now
-        heapq.heappush(ready, (goes, goes))
+        fleet.freed(goes if with_notice else goes + lease * draw.uniform(2 / 3, 1), task)
+        fleet.ready(goes, goes)
     return {
         "kind": "simulated",
         "workers": workers,

@@ -34,6 +34,12 @@ def machine() -> str:
     return " ".join(found)
 
 
+@cache
+def began(pid: int) -> float:
+    """When a process was started: with its number it names the process."""
+    return psutil.Process(pid).create_time()
+
+
 class Claim:
     """A try that this process holds."""
 
@@ -55,7 +61,7 @@ class Claim:
             "worker": self.worker,
             "machine": machine(),
             "pid": os.getpid(),
-            "started": psutil.Process().create_time(),
+            "started": began(os.getpid()),
             "since": self.since,
             "expires": time.time() + self.lease_seconds,
             "lease": self.lease_seconds,

@@ -19,6 +19,8 @@ from data_pipeline.errors import InputError
 CHUNK_BYTES = 4 * 2**20
 ONE, TWO = "one", "two"  # function(parameter), function(left, right)
 
+_chunk: dict[str, list[bytes]] = {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -127,5 +129,8 @@ def read_plan(store: Store, plan_id: str) -> Plan:
 
 
 def read_parameter(store: Store, order: Order) -> Any:
-    """The parameter of one task."""
-    return pickle.loads(pickle.loads(store.read(f"objects/{order.chunk}"))[order.place])
+    """The parameter of one task. Tasks come in order mostly, so the chunk read last is kept."""
+    if order.chunk not in _chunk:
+        _chunk.clear()
+        _chunk[order.chunk] = pickle.loads(store.read(f"objects/{order.chunk}"))
+    return pickle.loads(_chunk[order.chunk][order.place])
