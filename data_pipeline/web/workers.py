@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-MEMORY = 768 * 2**20  # resident bytes after a task from which a worker is replaced
+MEMORY = 768 * 2**20  # resident bytes beyond those of its start with which a worker is replaced after a task
 HARD_MEMORY = 2 * 2**30  # bytes that a worker may take beyond what it holds when it starts
 
 
@@ -134,6 +134,8 @@ class Pool:
                 continue
             if kind == "ready":
                 worker.ready = True
+            elif kind == "os error":
+                raise value
             elif kind == "error":
                 raise RuntimeError(f"a worker failed:\n{value}")
             else:
@@ -184,6 +186,7 @@ def work(pipe: Connection, life: Life) -> None:
         life.prepare(life.setting)
     limit_memory(HARD_MEMORY)
     own = psutil.Process()
+    fresh = own.memory_info().rss
     timed = hasattr(signal, "setitimer")
     if timed:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -199,11 +202,13 @@ def work(pipe: Connection, life: Life) -> None:
             answer = ("result", life.function(life.setting, task))
         except MemoryError:
             os._exit(1)  # to the parent a killed worker: what the task was doing cannot be trusted to have been undone
+        except OSError as error:  # a full disk, say: the parent raises it as it is
+            answer = ("os error", error)
         except Exception:
             answer = ("error", traceback.format_exc())
         if timed:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        if answer[0] == "result" and own.memory_info().rss > life.memory_bytes:
+        if answer[0] == "result" and own.memory_info().rss - fresh > life.memory_bytes:
             pipe.send(("last", answer[1]))
             return
         pipe.send(answer)

@@ -1,5 +1,6 @@
 """Tasks that worker processes run in test_workers.py: a worker imports its function by name."""
 
+import errno
 import os
 import time
 
@@ -15,6 +16,8 @@ def double(setting: int, task: int | str) -> int | str:
             pass
     if task == "raise":
         raise ValueError("a fault of ours")
+    if task == "full":
+        raise OSError(errno.ENOSPC, "No space left on device")
     if task == "hog":
         return len(bytearray(3 * 2**30))
     if task == "keep":

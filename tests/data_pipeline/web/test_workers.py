@@ -1,5 +1,6 @@
 """The pool of workers that may die: order, deaths, limits, faults."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def test_results_come_in_order_and_a_death_costs_one_task() -> None:
 def test_a_fault_in_the_function_is_not_hidden() -> None:
     with pytest.raises(RuntimeError, match="a fault of ours"):
         list(Pool(double, 0, workers=1).map(["raise"]))
+
+
+def test_what_the_system_refuses_a_worker_is_raised_as_it_is() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        list(Pool(double, 0, workers=1).map(["full"]))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_task_that_wants_too_much_memory_costs_only_itself() -> None:
