@@ -28,6 +28,8 @@ ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 PLAIN_PATH = re.compile(r"/(?:[A-Za-z0-9_~\-][A-Za-z0-9_~.\-]*/)*(?:[A-Za-z0-9_~\-][A-Za-z0-9_~.\-]*)?\Z")
 PLAIN = re.compile(r"[A-Za-z0-9_~.\-!$&'()*+,;=:@/?]*\Z")
 PLAIN_HOST = re.compile(r"[a-z0-9.\-]+\Z")
+NAME = re.compile(r"[\w\-]+(?:\.[\w\-]+)*")  # names that IDNA refuses too, but no marks and blanks
+BRACKETED = re.compile(r"\[[0-9a-f:.]+\]")
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 PORTS = {"http": "80", "https": "443"}
 BLANKS = re.compile(r"[\t\r\n]")  # what browsers take out of an address
@@ -56,18 +58,18 @@ def same_address(url: str) -> str | None:
 
 def normal_host(authority: str, own_port: str) -> str | None:
     """Host and port in lower case, without `www.`, user name, or the scheme's own port; None without a host."""
-    place = authority.rpartition("@")[2].lower()
+    place = authority.rpartition("@")[2].strip().lower()
     host, port = place, ""
     if not place.endswith("]"):
         before, colon, after = place.rpartition(":")
         if colon:
             host, port = before, after
+    host = host.rstrip(".。．｡")  # first: IDNA refuses an empty label
     if not PLAIN_HOST.match(host):
-        host = plain_host(host)
-    host = host.rstrip(".")
+        host = plain_host(host).rstrip(".")
     if host.startswith("www.") and "." in host[4:]:
         host = host[4:]
-    if not host:
+    if not (BRACKETED if host.startswith("[") else NAME).fullmatch(host):
         return None
     if port.isdecimal():
         port = port.lstrip("0") or "0"
