@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.web.report.ledger_table import Ledger
+from data_pipeline.web.report.ledger_table import Ledger, filled
 from data_pipeline.web.report.tally import Tally
 
 LARGEST = 10
@@ -35,11 +35,10 @@ def clusters_of(ledger: Ledger) -> Clusters:
         return Clusters(False, empty, empty, [])
     tally = Tally("cluster", ("pages",))
     for rows in ledger.batches(["cluster"]):
-        names = rows.strings("cluster")
-        names = names.filter(pc.not_equal(names, ""))
+        names = filled(rows.strings("cluster"))
         if len(names):
             tally.add(names, {"pages": np.ones(len(names), np.int64)})
-    table = tally.table("pages")
+    table = tally.table()
     pages = table.column("pages").to_numpy()
     sizes, clusters = np.unique(pages[pages > 1], return_counts=True)
     return Clusters(True, sizes, clusters, largest(ledger, table.slice(0, LARGEST)))
@@ -53,7 +52,8 @@ def largest(ledger: Ledger, table: pa.Table) -> list[dict[str, Any]]:
         if len(stays) == len(wanted):
             break
         names, kept = rows.strings("cluster"), rows.strings("representative")
-        here = pc.is_in(names, pa.array([name for name in wanted if name not in stays], pa.string()))
+        left = pa.array([name for name in wanted if name not in stays], pa.string())
+        here = pc.call_function("is_in", [names], pc.SetLookupOptions(left))
         for name, one in zip(names.filter(here).to_pylist(), kept.filter(here).to_pylist(), strict=True):
             stays.setdefault(name, one)
     return [{"cluster": name, "pages": pages, "representative": stays.get(name, "")} for name, pages in wanted.items()]

@@ -2,8 +2,8 @@
 
 Of a page with s copies in the crawl a sample of share f holds Binomial(s, f). The sample shows how many clusters have 1, 2, 3, ... pages.
 Any law of cluster sizes that gives such counts may be the crawl's, so the share of pages that stay is told as the least and the greatest
-over all these laws: two linear programs (the idea of nonparametric bounds on the number of unseen classes, see Mao and Lindsay, Annals of
-Statistics 35, 2007). Copies are taken to lie anywhere in the crawl; where they lie together, in one file, the truth is nearer to the sample.
+over all these laws: two linear programs (nonparametric bounds on the number of unseen classes, as in Mao and Lindsay, Annals of Statistics
+35, 2007). Copies are taken to lie anywhere in the crawl; where they lie together, in one file, the truth is nearer to the sample.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ class Multiplicities:
 def whole_crawl(found: Multiplicities, share: float) -> dict[str, Any] | None:
     """The share of pages that stay in the whole crawl, of which the sample is `share`; None where no page passed the rules.
 
-    `low` and `high` bound it at 95 %; `resampled` is the share at smaller samples of this sample; `power_law` goes on from the last two of them
-    as a power of the size, which is no bound.
+    `low` and `high` bound it at 95 %; `resampled` is the share at smaller samples of this sample; `power_law` goes on from the last two of
+    them as a power of the size, which is no bound.
     """
     if not found.pages:
         return None

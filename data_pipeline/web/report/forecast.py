@@ -1,8 +1,8 @@
 """What a whole crawl will give, from a sample of it: documents, text and tokens with 95 % intervals, and what duplicates take away.
 
 A figure of the crawl is its size times a ratio of sums over the sample. Pages of one file, or of one domain, resemble each other, so whole
-files or domains are resampled: a bootstrap-t of the ratio (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12) with the
-linearised standard error of Cochran, Sampling Techniques, 1977, section 6.4, and his finite population correction, the square root of 1 - f.
+files or domains are resampled: a bootstrap-t of the ratio (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12) with
+the linearised standard error of Cochran, Sampling Techniques, 1977, section 6.4, and his finite population correction, the root of 1 - f.
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,12 @@ def forecast(sample: Sample, found: Multiplicities, options: ReportOptions, byte
         ("clean_tokens", "clean_text_bytes", 1 / bytes_per_token, True),
     ):
         ratio, least, most = ratio_interval(sample.sums[column], sample.sums[base], share, options.resamples, options.seed)
-        one = {"sample": sample.total(column) * scale, "value": ratio * size * scale, "low": least * size * scale, "high": most * size * scale}
+        one = {
+            "sample": sample.total(column) * scale,
+            "value": ratio * size * scale,
+            "low": least * size * scale,
+            "high": most * size * scale,
+        }
         if shrinks:
             one |= {"corrected_low": one["low"] * low, "corrected_high": one["high"] * high}
         figures[name] = {key: None if value == float("inf") else float(value) for key, value in one.items()}

@@ -67,10 +67,15 @@ def histogram(name: str, counts: np.ndarray, whole_numbers: bool, thresholds: li
     low, high = min([low, *(line.value for line in thresholds)]), max([high, *(line.value for line in thresholds)])
     logarithmic = low >= 0 and middle > 0 and high > 30 * middle and high > 100
     edges = edges_of(low, high, whole_numbers, logarithmic)
-    places = np.clip(np.searchsorted(edges, sketch.CENTRES, side="right") - 1, 0, len(edges) - 2)
-    bars = np.stack([np.bincount(places, one, len(edges) - 1) for one in counts]).astype(np.int64)
+    bars = np.stack([bars_of(one, edges) for one in counts])
     told = {f"p{share * 100:02.0f}": sketch.quantile(total, share) for share in (0.05, 0.5, 0.95)}
     return Histogram(name, edges, bars, logarithmic, thresholds, {key: float(f"{value:.4g}") for key, value in told.items()})
+
+
+def bars_of(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The counts of a sketch in other bins, int64 [bars]: a bucket that two bars share is divided; the outer bars take what lies beyond."""
+    sums = np.interp(edges[1:-1], sketch.ENDS, np.concatenate([[0], np.cumsum(counts)]))
+    return np.diff(np.concatenate([[0], np.rint(sums), [counts.sum()]])).astype(np.int64)
 
 
 def edges_of(low: float, high: float, whole_numbers: bool, logarithmic: bool) -> np.ndarray:
@@ -81,6 +86,8 @@ def edges_of(low: float, high: float, whole_numbers: bool, logarithmic: bool) ->
         first = max(low, high / 1e6, 1.0 if whole_numbers else 0.0)
         bars = first * (high * 1.02 / first) ** (np.arange(BARS + 1) / BARS)
         return np.concatenate([[0.0], bars]) if low < first else bars
+    if 0 < low < (high - low) / 10:
+        low = 0.0
     wide = (high - low) or max(abs(high), 1.0) / 10
     return low + wide * 1.02 * np.arange(BARS + 1) / BARS
 
@@ -88,9 +95,7 @@ def edges_of(low: float, high: float, whole_numbers: bool, logarithmic: bool) ->
 def histograms(found: Survey, recipe: WebRecipe | None) -> list[Histogram]:
     """Of every measured value of the ledger, in the ledger's order."""
     lines = thresholds_of(found, recipe)
-    drawn = [
-        histogram(name, counts, name in found.whole_numbers, lines.get(name, [])) for name, counts in found.histograms.items()
-    ]
+    drawn = [histogram(name, counts, name in found.whole_numbers, lines.get(name, [])) for name, counts in found.histograms.items()]
     return [one for one in drawn if one is not None]
 
 

@@ -111,3 +111,8 @@ class Rows:
         """Where a column has one of the words: bool [rows]."""
         found, known = self.codes(name)
         return np.isin(found, [number for number, word in enumerate(known) if word in words])
+
+
+def filled(strings: pa.Array) -> pa.Array:
+    """The strings that are not empty."""
+    return strings.filter(pc.call_function("not_equal", [strings, pa.scalar("")]))

@@ -30,7 +30,15 @@ def page_of(
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"count": count, "size": size, "percent": percent, "spaced": spaced, "short": svg.short, "plain": plain, "money": money}
+    environment.filters |= {
+        "count": count,
+        "size": size,
+        "percent": percent,
+        "spaced": spaced,
+        "short": svg.short,
+        "plain": plain,
+        "money": money,
+    }
     plots = {one.name: svg.two_sided(one) for one in drawn}
     by_name = {one["name"]: one for one in record["measures"]}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -88,7 +96,9 @@ def by_reason(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Reasons, the commonest first, each with its measures; of many measures (languages) the first six."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        entry = found.setdefault(row["reason"], {"reason": row["reason"], "step": row["step"], "documents": 0, "text_bytes": 0, "measures": [], "more": 0})
+        entry = found.setdefault(
+            row["reason"], {"reason": row["reason"], "step": row["step"], "documents": 0, "text_bytes": 0, "measures": [], "more": 0}
+        )
         entry["documents"] += row["documents"]
         entry["text_bytes"] += row["text_bytes"]
         if len(entry["measures"]) < 6:

@@ -42,7 +42,7 @@ def record_of(
             for one in drawn
         ],
         "groups": {name: group_rows(found, name) for name in TALLIED if name in found.tallies and name not in ("file", "domain")},
-        "files": found.tallies["file"].table("documents").num_rows if "file" in found.tallies else None,
+        "files": found.tallies["file"].table().num_rows if "file" in found.tallies else None,
         "domains": domain_facts(found, options.domains),
         "second_opinions": found.second_opinions,
         "clusters": cluster_facts(clusters),
@@ -81,14 +81,16 @@ def funnel_note(folder: Path, records: int, kept: int) -> str:
     except (InputError, KeyError, TypeError):
         return "no funnel.json that can be read beside this ledger; the figures here are counted from the ledger"
     if (steps[0]["documents"], kept_told) != (records, kept):
-        return f"funnel.json tells of {steps[0]['documents']:,} records and {kept_told:,} kept: it is of another build; the ledger is believed"
+        return (
+            f"funnel.json tells of {steps[0]['documents']:,} records and {kept_told:,} kept: it is of another build; the ledger is believed"
+        )
     broken = told.get("broken_files") or []
     return f"{len(broken):,} damages in the crawl's files, the first: {broken[0]}" if broken else ""
 
 
 def group_rows(found: Survey, name: str) -> list[dict[str, Any]]:
     """The largest groups, the others together as the last row."""
-    table = found.tallies[name].table("documents")
+    table = found.tallies[name].table()
     rows = table.slice(0, SHOWN_GROUPS).to_pylist()
     if table.num_rows > SHOWN_GROUPS:
         rest = {key: int(np.sum(table.column(key).slice(SHOWN_GROUPS).to_numpy())) for key in table.column_names[1:]}
@@ -100,7 +102,7 @@ def domain_facts(found: Survey, shown: int) -> dict[str, Any] | None:
     """The largest domains, and what share of all pages the first 10, 100 and 1,000 have."""
     if "domain" not in found.tallies:
         return None
-    table = found.tallies["domain"].table("documents")
+    table = found.tallies["domain"].table()
     pages = table.column("documents").to_numpy()
     whole = max(int(pages.sum()), 1)
     return {
@@ -116,7 +118,9 @@ def cluster_facts(clusters: Clusters) -> dict[str, Any] | None:
     return {
         "clusters": int(clusters.clusters.sum()),
         "pages": clusters.pages,
-        "sizes": [{"pages": size, "clusters": count} for size, count in zip(clusters.sizes.tolist(), clusters.clusters.tolist(), strict=True)],
+        "sizes": [
+            {"pages": size, "clusters": count} for size, count in zip(clusters.sizes.tolist(), clusters.clusters.tolist(), strict=True)
+        ],
         "largest": clusters.largest,
     }
 
@@ -127,10 +131,18 @@ def contamination_of(folder: Path, found: Survey) -> dict[str, Any] | None:
     try:
         told = read_json(folder / "contamination.json")
     except InputError:
-        return {"searched": False, "benchmarks": [{"task": task, "items": None, "dirty": None, "documents": pages[task]} for task in pages]} if pages else None
+        return (
+            {"searched": False, "benchmarks": [{"task": task, "items": None, "dirty": None, "documents": pages[task]} for task in pages]}
+            if pages
+            else None
+        )
     tasks = told.get("benchmarks", told) if isinstance(told, dict) else {}
     rows = [
-        {"task": task, **{name: one.get(name) for name in ("items", "dirty", "unchecked")}, "documents": one.get("documents", pages.get(task, 0))}
+        {
+            "task": task,
+            **{name: one.get(name) for name in ("items", "dirty", "unchecked")},
+            "documents": one.get("documents", pages.get(task, 0)),
+        }
         for task, one in sorted(tasks.items())
         if isinstance(one, dict) and "items" in one
     ]
@@ -139,8 +151,8 @@ def contamination_of(folder: Path, found: Survey) -> dict[str, Any] | None:
 
 def forecast_of(found: Survey, clusters: Clusters, options: ReportOptions, bytes_per_token: float) -> dict[str, Any] | None:
     """The whole crawl from this build as its sample. Without clusters in the ledger nothing is known of duplicates."""
-    files = found.tallies["file"].table("documents") if "file" in found.tallies else None
-    domains = found.tallies["domain"].table("documents") if "domain" in found.tallies else None
+    files = found.tallies["file"].table() if "file" in found.tallies else None
+    domains = found.tallies["domain"].table() if "domain" in found.tallies else None
     sample = sample_of(files, domains, options.seed)
     alone = max(round(sample.total("passed")) - clusters.pages, 0) if clusters.measured else 0
     sizes = np.concatenate([[1], clusters.sizes]) if alone else clusters.sizes

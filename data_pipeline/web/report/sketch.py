@@ -1,7 +1,7 @@
 """Histograms of a bounded relative error over any range: one pass, no range known before, a few kilobytes each.
 
-Buckets grow by 1 %, as in DDSketch (Masson, Rim and Lee, VLDB 2019), so a quantile is within 0.5 % of the true one. Zero has its own bucket,
-and so has what is smaller than 1e-9; negative numbers mirror positive ones.
+Buckets grow by 1 %, as in DDSketch (Masson, Rim and Lee, VLDB 2019), so a quantile is within 1 % of the true one. Zero has its own bucket, and
+so has what is smaller than 1e-9; negative numbers mirror positive ones.
 """
 
 import numpy as np
@@ -21,13 +21,9 @@ def buckets_of(values: np.ndarray) -> np.ndarray:
     return np.where(values < 0, BUCKETS - numbers, BUCKETS + numbers)
 
 
-def centres() -> np.ndarray:
-    """The value that stands for each bucket: float64 [SIZE]."""
-    up = SMALLEST * GROWTH ** (np.arange(1, BUCKETS + 1) - 0.5)
-    return np.concatenate([-up[::-1], [0.0], up])
-
-
-CENTRES = centres()
+UP = SMALLEST * GROWTH ** np.arange(BUCKETS + 1)
+CENTRES = np.concatenate([-np.sqrt(UP[1:] * UP[:-1])[::-1], [0.0], np.sqrt(UP[1:] * UP[:-1])])  # what stands for each bucket: [SIZE]
+ENDS = np.concatenate([-UP[::-1], UP])  # where buckets begin and end: [SIZE + 1]
 
 
 def quantile(counts: np.ndarray, share: float) -> float:

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from data_pipeline.web.funnel import STEPS, step_of
 from data_pipeline.web.report import sketch
-from data_pipeline.web.report.ledger_table import Ledger, Rows
+from data_pipeline.web.report.ledger_table import Ledger, Rows, filled
 from data_pipeline.web.report.tally import Tally
 from data_pipeline.web.tables import PERSONAL
 
@@ -148,8 +146,7 @@ def count_values(found: Survey, rows: Rows) -> None:
 
 def count_benchmarks(found: Survey, rows: Rows) -> None:
     """How many pages hold an item of each benchmark."""
-    labels = rows.strings("contamination")
-    for one in labels.filter(pc.not_equal(labels, "")).to_pylist():
+    for one in filled(rows.strings("contamination")).to_pylist():
         found.benchmarks.update({line.partition(":")[0] for line in one.split("\n")})
 
 
@@ -169,7 +166,10 @@ def reason_rows(found: Survey) -> list[dict[str, Any]]:
                 "words": entry.words,
                 "threshold": thresholds[0] if thresholds else None,
                 "last_threshold": thresholds[-1] if thresholds else None,
-                **{f"value_{name}": number(sketch.quantile(entry.values, share)) for name, share in (("p05", 0.05), ("p50", 0.5), ("p95", 0.95))},
+                **{
+                    f"value_{name}": number(sketch.quantile(entry.values, share))
+                    for name, share in (("p05", 0.05), ("p50", 0.5), ("p95", 0.95))
+                },
             }
         )
     return sorted(rows, key=lambda row: (-row["documents"], row["reason"], row["measure"]))
@@ -178,7 +178,3 @@ def reason_rows(found: Survey) -> list[dict[str, Any]]:
 def number(value: float) -> float | None:
     """A number as stored: None where there is none, five digits, since a histogram knows no more."""
     return None if value != value else float(f"{value:.5g}")
-
-
-def table_of(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema)

@@ -62,7 +62,7 @@ def two_sided(one: Histogram) -> str:
     for bar in sorted({0, bars // 2, bars}):
         anchor = "start" if bar == 0 else "end" if bar == bars else "middle"
         value = one.edges[bar]
-        if np.allclose(np.diff(one.edges), 1) and not one.edges[0] % 1 == 0:  # bars of single whole numbers
+        if np.allclose(np.diff(one.edges), 1) and one.edges[0] % 1 != 0:  # bars of single whole numbers
             value = value + 0.5 if bar < bars else value - 0.5
         parts.append(label(LEFT + bar * step, HEIGHT - 6, short(float(f"{value:.3g}")), anchor))
     return figure(parts, f"{one.name}: kept pages above the line, dropped pages below it")
@@ -77,23 +77,27 @@ def place_of(one: Histogram, value: float, step: float) -> float:
 
 def log_log(x: np.ndarray, y: np.ndarray, across: str, upward: str, line: bool = False) -> str:
     """Positive pairs on two log scales: dots, or a line."""
-    width, height, left, bottom = 460, 260, 46, 38
+    width, height, left, bottom = 460, 260, 46, 38  # pixels of the drawing
     if not len(x):
         return ""
     ends = [max(float(np.ceil(np.log10(values.max() * 1.0001))), 1.0) for values in (x, y)]
-    wide, tall = width - left - 12, height - bottom - 12
+    wide, tall = width - left - 24, height - bottom - 12
     parts = []
     for axis, end in enumerate(ends):
         for power in range(int(end) + 1):
             if power % max(1, int(end) // 6):
                 continue
             at = left + wide * power / end if axis == 0 else 12 + tall * (1 - power / end)
-            ends_of = (f'x1="{spot(at)}" x2="{spot(at)}" y1="12" y2="{12 + tall}"', f'x1="{left}" x2="{left + wide}" y1="{spot(at)}" y2="{spot(at)}"')
+            ends_of = (
+                f'x1="{spot(at)}" x2="{spot(at)}" y1="12" y2="{12 + tall}"',
+                f'x1="{left}" x2="{left + wide}" y1="{spot(at)}" y2="{spot(at)}"',
+            )
             parts.append(f'<line class="grid" {ends_of[axis]}/>')
             where = (at, height - bottom + 16) if axis == 0 else (left - 6, at + 4)
             parts.append(label(*where, short(10.0**power), "middle" if axis == 0 else "end"))
     places = [
-        (left + wide * np.log10(one) / ends[0], 12 + tall * (1 - np.log10(other) / ends[1])) for one, other in zip(x.tolist(), y.tolist(), strict=True)
+        (left + wide * np.log10(one) / ends[0], 12 + tall * (1 - np.log10(other) / ends[1]))
+        for one, other in zip(x.tolist(), y.tolist(), strict=True)
     ]
     if line:
         parts.append(f'<polyline class="curve" points="{" ".join(f"{spot(one)},{spot(other)}" for one, other in places)}"/>')

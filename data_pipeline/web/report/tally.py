@@ -15,6 +15,7 @@ class Tally:
         self.parts: list[pa.Table] = []
         self.pending = 0
         self.limit = PENDING
+        self.sorted: pa.Table | None = None
 
     def add(self, keys: pa.Array, columns: dict[str, np.ndarray]) -> None:
         """One batch: its keys, and a column for each sum."""
@@ -31,9 +32,11 @@ class Tally:
         found = table.group_by(self.key).aggregate([(name, "sum") for name in self.sums])
         return found.select([self.key, *(f"{name}_sum" for name in self.sums)]).rename_columns([self.key, *self.sums])
 
-    def table(self, by: str) -> pa.Table:
-        """A row per key, the largest `by` first, equal ones by key."""
-        empty = pa.table({self.key: pa.array([], pa.string()), **{name: pa.array([], pa.int64()) for name in self.sums}})
-        whole = self.joined(pa.concat_tables([empty, *self.parts]))
-        self.parts = [whole]
-        return whole.sort_by([(by, "descending"), (self.key, "ascending")])
+    def table(self) -> pa.Table:
+        """A row per key, those with the largest first sum first, equal ones by key; nothing can be added any more."""
+        if self.sorted is None:
+            empty = pa.table({self.key: pa.array([], pa.string()), **{name: pa.array([], pa.int64()) for name in self.sums}})
+            whole = self.joined(pa.concat_tables([empty, *self.parts]))
+            self.parts = []
+            self.sorted = whole.sort_by([(self.sums[0], "descending"), (self.key, "ascending")])
+        return self.sorted

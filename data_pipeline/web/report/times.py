@@ -19,13 +19,19 @@ def times_of(folder: Path, records: int, html_bytes: int, planned: dict[str, Any
     except InputError:
         return None
     stages = [stage_of(stage, speed, records, html_bytes) for stage in speed.get("stages") or speed.get("steps") or []]
-    told = {name: speed[name] for name in ("seconds", "cpu_seconds", "workers", "measured_by", "pages_per_second") if speed.get(name) is not None}
+    told = {
+        name: speed[name]
+        for name in ("seconds", "cpu_seconds", "workers", "measured_by", "pages_per_second")
+        if speed.get(name) is not None
+    }
     per_page = [stage["cpu_seconds_per_page"] for stage in stages]
     found: dict[str, Any] = {**told, "stages": stages, "crawl": None}
     if planned and per_page and all(one is not None for one in per_page):
         figures = planned["figures"]
         seconds = sum(per_page) * figures["pages"]["value"]
-        spread = [figures["html_bytes"][key] / figures["html_bytes"]["value"] if figures["html_bytes"][key] else None for key in ("low", "high")]
+        spread = [
+            figures["html_bytes"][key] / figures["html_bytes"]["value"] if figures["html_bytes"][key] else None for key in ("low", "high")
+        ]
         hours = seconds / 3600
         found["crawl"] = {
             "kind": "forecast",

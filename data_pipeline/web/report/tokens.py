@@ -8,7 +8,7 @@ from data_pipeline.tokens.shards import read_manifest
 
 
 def tokens_of(folder: Path, outcomes: dict[str, dict[str, int]], assumed: float) -> dict[str, Any]:
-    """`folder` is a run's tokens/. `bytes_per_token`, whether it is `measured`, the tokens of each source, and a line where shards do not fit."""
+    """Of a run's tokens/: `bytes_per_token`, whether it is `measured`, the tokens of each source, and a line where shards do not fit."""
     told = {"web": "kept", "web_clean": "clean"}
     found: dict[str, Any] = {"bytes_per_token": assumed, "measured": False, "sources": {}, "note": ""}
     for source, outcome in told.items():
@@ -21,7 +21,9 @@ def tokens_of(folder: Path, outcomes: dict[str, dict[str, int]], assumed: float)
             continue
         documents = outcomes[outcome]["documents"]
         if manifest["documents"] != documents:
-            found["note"] = f"tokens/{source} holds {manifest['documents']:,} documents and this build {documents:,}: they are of another build"
+            found["note"] = (
+                f"tokens/{source} holds {manifest['documents']:,} documents and this build {documents:,}: they are of another build"
+            )
             continue
         found["sources"][source] = manifest["tokens"]
     if found["sources"].get("web"):

@@ -24,7 +24,8 @@ from data_pipeline.web.tables import LEDGER
 
 REPORT = "report.json"
 BARS = pa.schema(
-    [("measure", pa.string()), ("low", pa.float64()), ("high", pa.float64())] + [(name, pa.int64()) for name in ("kept", "dropped_by_it", "dropped")]
+    [("measure", pa.string()), ("low", pa.float64()), ("high", pa.float64())]
+    + [(name, pa.int64()) for name in ("kept", "dropped_by_it", "dropped")]
 )
 FUNNEL = pa.schema(
     [("step", pa.string())]
@@ -88,7 +89,7 @@ def recipe_of(run: Path) -> tuple[WebRecipe | None, str]:
 
 def domain_pages(found: Survey) -> Any:
     """Pages per domain, the largest first: int64 [domains]; None where domains were not told apart."""
-    return found.tallies["domain"].table("documents").column("documents").to_numpy() if "domain" in found.tallies else None
+    return found.tallies["domain"].table().column("documents").to_numpy() if "domain" in found.tallies else None
 
 
 def write_tables(folder: Path, record: dict[str, Any], found: Survey, clusters: Clusters, bars: list[dict[str, Any]]) -> None:
@@ -98,7 +99,7 @@ def write_tables(folder: Path, record: dict[str, Any], found: Survey, clusters: 
         "reasons": pa.Table.from_pylist(record["reasons"], REASONS),
         "measures": pa.Table.from_pylist(bars, BARS),
         "clusters": pa.table({"pages": clusters.sizes, "clusters": clusters.clusters}, CLUSTERS),
-        **{f"{name}s": tally.table("documents") for name, tally in found.tallies.items() if name in ("file", "domain", "language")},
+        **{f"{name}s": tally.table() for name, tally in found.tallies.items() if name in ("file", "domain", "language")},
     }
     for name, table in tables.items():
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")

@@ -5,7 +5,6 @@ Chunks are made and written one after another, so ten million rows take little m
 """
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from data_pipeline.web.measures import Values
 from data_pipeline.web.tables import DROPPED, KEPT, LEDGER, TableWriter
 
 CHUNK = 250_000
-WORDS = np.array("the river and a hill have roads that go to town where people come to buy bread of all kinds with money".split())
+WORDS = np.array([*"abcdefgh", "river", "hill", "roads", "that", "go", "to", "town", "where", "people", "buy", "bread"])
 SHARES = [field.name for field in dataclasses.fields(Values) if field.type in (float, "float")]
 COUNTS = [field.name for field in dataclasses.fields(Values) if field.type in (int, "int")]
 # reason, measured by, threshold, how its values are drawn (low, high)
@@ -49,7 +48,6 @@ def make_web_folder(
     if not {"quality", "quality_kind"} & set(leave_out) and "quality" not in schema.names:
         schema = schema.append(pa.field("quality", pa.float64())).append(pa.field("quality_kind", pa.string()))
     funnel = Funnel(2)
-    kept_tokens = 0
     with (
         TableWriter(folder / "ledger.parquet", schema) as ledger,
         TableWriter(folder / "kept.parquet", KEPT) as kept,
@@ -65,7 +63,6 @@ def make_web_folder(
                 for writer, name in ((kept, "kept"), (held_out, "held_out"), (dropped, "dropped")):
                     chosen = np.flatnonzero(outcome == name)
                     writer.add(batch.take(pa.array(chosen)))
-            kept_tokens += batch.num_rows
     if texts:
         storage.write_json(folder / "funnel.json", funnel.record())
     stages = [
@@ -93,7 +90,15 @@ def id_of(row: np.ndarray, rows: int, files: int) -> np.ndarray:
 
 
 def chunk_of(
-    start: int, size: int, rows: int, files: int, clusters: np.ndarray, firsts: np.ndarray, chance: np.random.Generator, texts: bool, nasty: str
+    start: int,
+    size: int,
+    rows: int,
+    files: int,
+    clusters: np.ndarray,
+    firsts: np.ndarray,
+    chance: np.random.Generator,
+    texts: bool,
+    nasty: str,
 ) -> pa.RecordBatch:
     """The rows from `start`: every column of every table."""
     per = -(-rows // files)
@@ -196,7 +201,3 @@ def full_schema() -> pa.Schema:
         fields |= {field.name: field for field in schema}
     fields |= {"quality": pa.field("quality", pa.float64()), "quality_kind": pa.field("quality_kind", pa.string())}
     return pa.schema(list(fields.values()))
-
-
-def ids(rows: Iterator[dict[str, Any]]) -> list[str]:
-    return [row["id"] for row in rows]
