@@ -14,6 +14,7 @@ import numpy as np
 CONFIDENCE = 0.95
 GRID = 1.12  # ratio of neighbouring cluster sizes
 SINGLE = 12  # cluster sizes up to this one all stand on the grid
+SOLVED = 1e-6  # how exactly the programs are solved
 RATES = (0.125, 0.25, 0.5, 1.0)
 
 
@@ -73,7 +74,7 @@ def bounds(found: Multiplicities, share: float) -> tuple[float, float]:
         whole = {"A_eq": np.ones((1, len(sizes))), "b_eq": [1.0]}
         answers = [linprog(sign / sizes, bounds=(0, 1), method="highs", **sides, **whole) for sign in (1.0, -1.0)]
         if all(answer.status == 0 for answer in answers):
-            return float(answers[0].fun), float(-answers[1].fun)
+            return float(answers[0].fun) * (1 - SOLVED), min(float(-answers[1].fun) * (1 + SOLVED), 1.0)
         confidence = 1 - (1 - confidence) / 50  # no law on the grid is that near: the counts may vary more
     return 0.0, 1.0
 

@@ -22,7 +22,9 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         try:
-            self.table = pq.ParquetFile(path, read_dictionary=[*CODED, "reason", "measure", "outcome"], buffer_size=1 << 20)
+            known = pq.read_schema(path).names
+            coded = [name for name in (*CODED, "reason", "measure", "outcome") if name in known]
+            self.table = pq.ParquetFile(path, read_dictionary=coded, buffer_size=1 << 20)
         except FileNotFoundError as error:
             raise InputError(f"{path}: no ledger; `phial data build` writes it") from error
         except pa.ArrowInvalid as error:

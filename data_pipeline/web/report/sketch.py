@@ -1,7 +1,7 @@
 """Histograms of a bounded relative error over any range: one pass, no range known before, a few kilobytes each.
 
-Buckets grow by 1 %, as in DDSketch (Masson, Rim and Lee, VLDB 2019), so a quantile is within 1 % of the true one. Zero has its own bucket, and
-so has what is smaller than 1e-9; negative numbers mirror positive ones.
+Buckets grow by 1 %, as in DDSketch (Masson, Rim and Lee, VLDB 2019), so a quantile is within 1 % of the true one. Zero has its own bucket,
+with what is smaller than 1e-9; negative numbers mirror positive ones.
 """
 
 import numpy as np
