@@ -31,7 +31,9 @@ class Multiplicities:
 
     def stay(self, rate: float = 1.0) -> float:
         """The share of pages that stay when each page of the sample is taken with probability `rate`: the expectation, exactly."""
-        return float((self.clusters * -np.expm1(self.sizes * np.log1p(-min(rate, 1 - 1e-15)))).sum() / (rate * self.pages))
+        if rate == 1:
+            return float(self.clusters.sum() / self.pages)
+        return float((self.clusters * -np.expm1(self.sizes * np.log1p(-rate))).sum() / (rate * self.pages))
 
 
 def whole_crawl(found: Multiplicities, share: float) -> dict[str, Any] | None:

@@ -46,7 +46,7 @@ def sample_of(files: pa.Table | None, domains: pa.Table | None, seed: int) -> Sa
     sums = {name: table.column(name).to_numpy().astype(float) for name in COLUMNS}
     if table.num_rows <= GROUPS:
         return Sample(unit, sums)
-    groups = [xxhash.xxh3_64_intdigest(key, seed=seed) % GROUPS for key in table.column(0).to_pylist()]
+    groups = [xxhash.xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"), seed=seed) % GROUPS for key in table.column(0).to_pylist()]
     return Sample("group of domains", {name: np.bincount(groups, column, GROUPS) for name, column in sums.items()})
 
 

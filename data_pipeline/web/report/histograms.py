@@ -53,7 +53,7 @@ def thresholds_of(found: Survey, recipe: WebRecipe | None) -> dict[str, list[Thr
         for value in sorted(entry.thresholds):
             known = lines.setdefault(measure, [])
             if all(line.value != value or line.clean for line in known):
-                below = sketch.quantile(entry.values, 0.5) < value
+                below = (entry.quantile(0.5) or 0.0) < value
                 known.append(Threshold(value, "at least" if below else "at most"))
     return lines
 

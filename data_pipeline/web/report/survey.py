@@ -15,6 +15,7 @@ from data_pipeline.web.report.ledger_table import Ledger, Rows, filled
 from data_pipeline.web.report.tally import Tally
 from data_pipeline.web.tables import PERSONAL
 
+EXACT = 4096  # different values of a reason that are counted one by one: status codes, numbers of words
 KEPT, DROPPED_ELSE, DROPPED_BY_IT = range(3)  # what became of a page, seen from one measured value
 SUMS = ("documents", "html_bytes", "text_bytes", "words", "passed", "kept", "kept_text_bytes", "clean_text_bytes")
 TALLIED = ("file", "domain", "language", "extraction", "snapshot", "licence", "robots", "quality_kind")
@@ -31,6 +32,21 @@ class Reason:
     words: int = 0
     thresholds: Counter[float] = field(default_factory=Counter)
     values: np.ndarray = field(default_factory=lambda: np.zeros(sketch.SIZE, np.int64))
+    exact: Counter[float] | None = field(default_factory=Counter)  # None once there are too many different values: the sketch suffices
+
+    def add(self, values: np.ndarray) -> None:
+        self.values += np.bincount(sketch.buckets_of(values), minlength=sketch.SIZE)
+        if self.exact is not None:
+            found, counts = np.unique(values, return_counts=True)
+            self.exact.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            self.exact = self.exact if len(self.exact) <= EXACT else None
+
+    def quantile(self, share: float) -> float | None:
+        if self.exact is None:
+            return sketch.quantile(self.values, share)
+        ordered = sorted(self.exact.items())
+        sums = np.cumsum([count for _, count in ordered])
+        return ordered[int(np.searchsorted(sums, share * (sums[-1] - 1), side="right"))][0] if ordered else None
 
 
 @dataclass
@@ -128,7 +144,7 @@ def count_reasons(found: Survey, rows: Rows, sums: dict[str, np.ndarray]) -> Non
             setattr(entry, name, getattr(entry, name) + int(sums[name][here].sum()))
         entry.thresholds.update(one for one in thresholds[here].tolist() if one == one)  # not NaN
         told = values[here]
-        entry.values += np.bincount(sketch.buckets_of(told[~np.isnan(told)]), minlength=sketch.SIZE)
+        entry.add(told[~np.isnan(told)])
 
 
 def count_values(found: Survey, rows: Rows) -> None:
@@ -166,15 +182,12 @@ def reason_rows(found: Survey) -> list[dict[str, Any]]:
                 "words": entry.words,
                 "threshold": thresholds[0] if thresholds else None,
                 "last_threshold": thresholds[-1] if thresholds else None,
-                **{
-                    f"value_{name}": number(sketch.quantile(entry.values, share))
-                    for name, share in (("p05", 0.05), ("p50", 0.5), ("p95", 0.95))
-                },
+                **{f"value_{name}": number(entry.quantile(share)) for name, share in (("p05", 0.05), ("p50", 0.5), ("p95", 0.95))},
             }
         )
     return sorted(rows, key=lambda row: (-row["documents"], row["reason"], row["measure"]))
 
 
-def number(value: float) -> float | None:
-    """A number as stored: None where there is none, five digits, since a histogram knows no more."""
-    return None if value != value else float(f"{value:.5g}")
+def number(value: float | None) -> float | None:
+    """A number as stored: at most six digits; None where there is none."""
+    return None if value is None or value != value else float(f"{value:.6g}")
