@@ -18,6 +18,8 @@ from data_pipeline.web.report.options import ReportOptions
 CONFIDENCE = 0.95
 FILES = 8  # fewer clusters than this say too little of how they differ
 GROUPS = 2000  # more domains than this are put together at random
+SLICE = 100_000
+PAGES = ("documents", "passed", "kept")  # figures that cannot be more than the pages
 COLUMNS = ("documents", "html_bytes", "passed", "kept", "kept_text_bytes", "clean_text_bytes")
 
 
@@ -46,7 +48,12 @@ def sample_of(files: pa.Table | None, domains: pa.Table | None, seed: int) -> Sa
     sums = {name: table.column(name).to_numpy().astype(float) for name in COLUMNS}
     if table.num_rows <= GROUPS:
         return Sample(unit, sums)
-    groups = [xxhash.xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"), seed=seed) % GROUPS for key in table.column(0).to_pylist()]
+    groups = np.empty(table.num_rows, np.int64)
+    for start in range(0, table.num_rows, SLICE):
+        keys = table.column(0).slice(start, SLICE).to_pylist()
+        groups[start : start + len(keys)] = [
+            xxhash.xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"), seed=seed) % GROUPS for key in keys
+        ]
     return Sample("group of domains", {name: np.bincount(groups, column, GROUPS) for name, column in sums.items()})
 
 
@@ -112,6 +119,8 @@ def forecast(sample: Sample, found: Multiplicities, options: ReportOptions, byte
         ("clean_tokens", "clean_text_bytes", 1 / bytes_per_token, True),
     ):
         ratio, least, most = ratio_interval(sample.sums[column], sample.sums[base], share, options.resamples, options.seed)
+        if column in PAGES and base == "documents":
+            most = min(most, 1.0)
         one = {
             "sample": sample.total(column) * scale,
             "value": ratio * size * scale,
@@ -130,6 +139,7 @@ def forecast(sample: Sample, found: Multiplicities, options: ReportOptions, byte
         "confidence": CONFIDENCE,
         "unit": sample.unit,
         "units": sample.units,
+        "largest_unit": float(sample.sums["documents"].max()) / pages,
         "figures": figures,
         "duplicates": duplicates,
     }
