@@ -90,7 +90,7 @@ def test_occupancy_and_smaller_samples_are_the_binomial_law() -> None:
 
 
 def sample(pages: np.ndarray, kept: np.ndarray) -> Sample:
-    return Sample("file", {name: kept if "kept" in name or "clean" in name else pages for name in COLUMNS})
+    return Sample("file", {name: kept if name.endswith("text_bytes") else pages for name in COLUMNS})
 
 
 def test_the_size_of_the_crawl_in_pages_bytes_or_as_a_share_is_the_same_forecast() -> None:
@@ -107,6 +107,10 @@ def test_the_size_of_the_crawl_in_pages_bytes_or_as_a_share_is_the_same_forecast
     tokens = told[0]["figures"]["kept_tokens"]
     assert tokens["value"] == pytest.approx(kept.sum() * 100 / 4)
     assert tokens["corrected_low"] <= tokens["low"] < tokens["value"] < tokens["high"] == pytest.approx(tokens["corrected_high"])
+    half = Sample("file", sample(pages, kept).sums | {"kept": pages * (np.arange(50) < 2)})
+    few = forecast(half, alone, ReportOptions(resamples=200), 4.0)
+    assert few is not None
+    assert few["figures"]["kept_documents"]["high"] <= few["whole_pages"]  # no more pages are kept than there are
     assert forecast(sample(pages[:0], kept[:0]), alone, ReportOptions(), 4.0) is None
 
 
