@@ -41,7 +41,7 @@ def working(what: str) -> "Status":
 
 @data.callback()
 def data_verbs() -> None:
-    """Web pages and synthetic text: collect, build, explain, synthesize, extract, tokenize."""
+    """Web pages and synthetic text: collect, build, report, explain, synthesize, extract, tokenize."""
 
 
 @data.command("collect")
@@ -81,6 +81,25 @@ def data_build(
 
     settings, run = open_run(recipe, "web", WebRecipe, out, overrides)
     build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, workers, journal, as_json)
+
+
+@data.command("report")
+def data_report(
+    folder: str = typer.Argument(metavar="RUN", help="The run folder, for example runs/demo, or its web folder."),
+    out: str | None = typer.Option(None, "--out", help="The folder to write, replaced whole; else RUN/data_report."),
+    crawl_pages: int | None = typer.Option(None, "--crawl-pages", help="Forecast for a whole crawl of so many pages."),
+    crawl_bytes: int | None = typer.Option(None, "--crawl-bytes", help="Or of so many bytes of pages, unpacked."),
+    sample_share: float | None = typer.Option(None, "--sample-share", help="Or of which this build is that share; 0.001 is assumed."),
+    price: float | None = typer.Option(None, "--price-per-core-hour", help="Of one core, in any currency, for the forecast of cost."),
+    samples: int | None = typer.Option(None, "--samples", help="Random pages shown per reason; 10."),
+    seed: int | None = typer.Option(None, "--seed", help="Of the pages shown and of the resampling; 0."),
+    as_json: bool = typer.Option(False, "--json", help="Print report.json."),
+) -> None:
+    """A build on one page: funnel, reasons, values beside thresholds, duplicates, random pages, cost, and a forecast for the crawl."""
+    from data_pipeline.web.report.verbs import report_verb
+
+    sizes = {"crawl_pages": crawl_pages, "crawl_bytes": crawl_bytes, "sample_share": sample_share}
+    report_verb(folder, out, {**sizes, "price_per_core_hour": price, "samples": samples, "seed": seed}, as_json)
 
 
 @data.command("explain")

@@ -1,6 +1,7 @@
 """A page's whole story from the ledger: where it came from, what was measured, what became of it and why, and where its tokens are."""
 
 import difflib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,30 @@ from data_pipeline.run_folder import RunFolder
 from data_pipeline.tokens.shards import TokenShards
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rules import Maximum, rules_of, threshold_rules
-from data_pipeline.web.tables import PERSONAL
+from data_pipeline.web.tables import LEDGER, PERSONAL
 
 MEMBERS = 10
+ALIKE = 50  # names that are compared letter by letter
 SOURCES = ("web", "web_clean")
 
 
 def explain(run: RunFolder, recipe: WebRecipe, wanted: str) -> dict[str, Any]:
     """The story of the page with this id or address: the ledger's row, its rules, its cluster, its tokens.
 
-    Raises InputError where there is no ledger or no such page; then the nearest ids are named.
+    Columns that the ledger of an older build does not have are None and named in `not_measured`. No text is read. Raises InputError where
+    there is no ledger or no such page; then the nearest ids and addresses are named.
     """
     with ledger_of(run) as table:
+        missing = [name for name in LEDGER.names if name not in table.schema_arrow.names]
         place, row = find_row(table, wanted, run)
+        row |= dict.fromkeys(missing)
         cluster = members(table, row["cluster"]) if row["cluster"] else []
     return {
         "row": row,
         "place": place,
         "rules": rules_met(row, recipe),
         "cluster": cluster,
+        "not_measured": missing,
         "tokens": {source: found for source in SOURCES if (found := tokens_of(run, source, row)) is not None},
     }
 
@@ -47,29 +53,51 @@ def ledger_of(run: RunFolder) -> pq.ParquetFile:
 
 
 def find_row(table: pq.ParquetFile, wanted: str, run: RunFolder) -> tuple[int, dict[str, Any]]:
-    """(place in the crawl, the row) of an id, else of an address; only the columns of names are read until it is found."""
-    start, by_address = 0, None
-    for group in range(table.num_row_groups):
-        names = table.read_row_group(group, ["id", "url"])
-        for column in ("id", "url"):
-            found = pc.call_function("index", [names.column(column)], pc.IndexOptions(pa.scalar(wanted, pa.string()))).as_py()
-            if found >= 0 and column == "id":
-                return start + found, table.read_row_group(group).slice(found, 1).to_pylist()[0]
-            if found >= 0 and by_address is None:
-                by_address = (group, found, start + found)
-        start += names.num_rows
-    if by_address is not None:
-        group, found, place = by_address
-        return place, table.read_row_group(group).slice(found, 1).to_pylist()[0]
-    raise InputError(f"{run.web}: no page {wanted!r} in its ledger of {start:,} records{nearest(table, wanted)}")
+    """(place in the crawl, the row) of an id, else of an address; row groups whose names lie elsewhere are not read."""
+    for column in ("id", "url"):
+        start = 0
+        for group in range(table.num_row_groups):
+            if may_hold(table, group, column, wanted):
+                names = table.read_row_group(group, [column]).column(0)
+                found = pc.call_function("index", [names], pc.IndexOptions(pa.scalar(wanted, pa.string()))).as_py()
+                if found >= 0:
+                    return start + found, table.read_row_group(group).slice(found, 1).to_pylist()[0]
+            start += table.metadata.row_group(group).num_rows
+    raise InputError(f"{run.web}: no page {wanted!r} in its ledger of {table.metadata.num_rows:,} records{nearest(table, wanted)}")
+
+
+def may_hold(table: pq.ParquetFile, group: int, column: str, wanted: str) -> bool:
+    """Whether a row group's least and greatest name leave room for this one; true where they are not told, false without the column."""
+    if column not in table.schema_arrow.names:
+        return False
+    told = table.metadata.row_group(group).column(table.schema_arrow.names.index(column)).statistics
+    return told is None or not told.has_min_max or told.min <= wanted <= told.max
 
 
 def nearest(table: pq.ParquetFile, wanted: str) -> str:
-    """The most similar ids and addresses of the first rows, as the end of a sentence."""
-    names = table.read_row_group(0, ["id", "url"]) if table.num_row_groups else None
-    known = [*names.column("id").to_pylist()[:2000], *names.column("url").to_pylist()[:2000]] if names is not None else []
-    found = difflib.get_close_matches(wanted, known, 3, 0.5)
+    """The most similar ids and addresses, as the end of a sentence: among those that begin or end as the wanted one does."""
+    known: list[str] = []
+    for group in range(table.num_row_groups):
+        columns = [name for name in ("id", "url") if name in table.schema_arrow.names]
+        for names in table.read_row_group(group, columns).columns:
+            known += alike(names, wanted)
+        if len(known) > 4 * ALIKE:
+            known = difflib.get_close_matches(wanted, known, ALIKE, 0.3)
+    found = difflib.get_close_matches(wanted, dict.fromkeys(known), 3, 0.5)
     return f"; near are {', '.join(found)}" if found else "; give an id or an address as kept.parquet and dropped.parquet have them"
+
+
+def alike(names: pa.ChunkedArray, wanted: str) -> list[str]:
+    """A few of the names that have the longest beginning, or the longest end, in common with the wanted one."""
+    found: list[str] = []
+    for kind, part in (("starts_with", lambda size: wanted[:size]), ("ends_with", lambda size: wanted[len(wanted) - size :])):
+        for quarter in (4, 3, 2, 1):
+            pattern = part(max(len(wanted) * quarter // 4 - (quarter == 4), 1))
+            here = names.filter(pc.call_function(kind, [names], pc.MatchSubstringOptions(pattern)))
+            if len(here):
+                found += here.slice(0, ALIKE).to_pylist()
+                break
+    return found
 
 
 def members(table: pq.ParquetFile, cluster: str) -> list[str]:
@@ -83,8 +111,6 @@ def members(table: pq.ParquetFile, cluster: str) -> list[str]:
 
 def rules_met(row: dict[str, Any], recipe: WebRecipe) -> list[dict[str, Any]]:
     """Each rule with the page's value, its threshold, and whether the page meets it; for the clean subset too."""
-    if row["words"] is None:
-        return []
     clean = {(type(rule), rule.measure): rule.threshold for rule in threshold_rules(recipe.clean)}
     return [
         {
@@ -109,26 +135,50 @@ def tokens_of(run: RunFolder, source: str, row: dict[str, Any]) -> dict[str, Any
     folder = run.tokens / source
     if row["outcome"] != "kept" or (source == "web_clean" and not row["clean"]) or not (folder / "manifest.json").exists():
         return None
-    ids = documents_of(run, source)
     shards = TokenShards.open(folder)
-    if len(ids) != shards.num_documents:
-        return {"told": f"the shards hold {shards.num_documents:,} documents and the build {len(ids):,}: they are of another build"}
-    document = ids.index(row["id"])
+    document, documents = -1, 0
+    for ids in documents_of(run, source):
+        found = pc.call_function("index", [ids], pc.IndexOptions(pa.scalar(row["id"], pa.string()))).as_py()
+        document = documents + found if found >= 0 else document
+        documents += len(ids)
+    if documents != shards.num_documents:
+        return {"told": f"the shards hold {shards.num_documents:,} documents and the build {documents:,}: they are of another build"}
+    if document < 0:
+        return {"told": "kept.parquet does not have this page: it is of another build than the ledger"}
     ends = shards.ends()
     start, stop = int(ends[document - 1]) if document else 0, int(ends[document])
     shard = int(np.searchsorted(shards.bounds, start, side="right")) - 1
     return {"shard": shard, "offset": start - int(shards.bounds[shard]), "token": start, "tokens": stop - start, "document": document}
 
 
-def documents_of(run: RunFolder, source: str) -> list[str]:
-    """The ids of the pages whose texts became the documents of a source, in their order; see `tokens/build.py`."""
-    ids: list[str] = []
-    with pq.ParquetFile(run.web / "kept.parquet") as table:
-        for batch in table.iter_batches(columns=["id", "clean", "text"]):
-            lengths = pc.call_function("binary_length", [batch.column("text")]).to_pylist()
-            rows = zip(batch.column("id").to_pylist(), batch.column("clean").to_pylist(), lengths, strict=True)
-            ids += [name for name, clean, length in rows if length and (clean or source == "web")]
-    return ids
+def documents_of(run: RunFolder, source: str) -> Iterator[pa.Array]:
+    """The ids of the pages whose texts became the documents of a source, in their order, in batches; see `tokens/build.py`.
+
+    A page without text is no document; whether it has one is told by its characters, so that no text is read.
+    """
+    try:
+        table = pq.ParquetFile(run.web / "kept.parquet")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{run.web / 'kept.parquet'}: no such file, so documents cannot be counted; run `phial data build` again"
+        ) from error
+    with table:
+        names = table.schema_arrow.names
+        sizes = ["characters", "removed_characters"] if "characters" in names else ["text"]
+        for batch in table.iter_batches(columns=["id", "clean", *(name for name in sizes if name in names)]):
+            taken = length_of(batch) > 0
+            if source == "web_clean":
+                taken &= pc.fill_null(batch.column("clean"), False).to_numpy(zero_copy_only=False)
+            yield batch.column("id").filter(pa.array(taken))
+
+
+def length_of(batch: pa.RecordBatch) -> np.ndarray:
+    """The length of each text, in characters where they were counted, else in bytes: int64 [pages]."""
+    if "text" in batch.schema.names:
+        lengths = pc.call_function("binary_length", [batch.column("text")])
+        return pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    counts = [pc.fill_null(batch.column(name), 0).to_numpy(zero_copy_only=False) for name in batch.schema.names[2:]]
+    return counts[0] - counts[1] if len(counts) > 1 else counts[0]
 
 
 def page_of_token(run: RunFolder, source: str, token: int) -> str:
@@ -138,31 +188,36 @@ def page_of_token(run: RunFolder, source: str, token: int) -> str:
     shards = TokenShards.open(run.tokens / source)
     if not 0 <= token < shards.num_tokens:
         raise InputError(f"{run.tokens / source}: token {token:,}; 0 to {shards.num_tokens - 1:,} are there")
-    ids = documents_of(run, source)
-    if len(ids) != shards.num_documents:
+    wanted = int(np.searchsorted(shards.ends(), token, side="right"))
+    page, documents = "", 0
+    for ids in documents_of(run, source):
+        if documents <= wanted < documents + len(ids):
+            page = ids[wanted - documents].as_py()
+        documents += len(ids)
+    if documents != shards.num_documents:
         raise InputError(
-            f"{run.tokens / source}: {shards.num_documents:,} documents, and the build has {len(ids):,}: the tokens are of another build"
+            f"{run.tokens / source}: {shards.num_documents:,} documents, and the build has {documents:,}: the tokens are of another build"
         )
-    return ids[int(np.searchsorted(shards.ends(), token, side="right"))]
+    return page
 
 
 def story(found: dict[str, Any]) -> list[str]:
     """The lines that tell it."""
     row = found["row"]
-    lines = [f"{row['id']}", f"  {row['url'] or 'without an address'}"]
-    fetched = f", fetched {row['fetched']}" if row["fetched"] else ""
-    lines.append(f"  record {row['record']:,} at byte {row['offset']:,} of {row['file']}{fetched}")
-    for name in ("snapshot", "robots", "licence"):
-        if row[name]:
-            lines.append(f"  {name}: {row[name]}")
-    if row["words"] is not None:
+    lines = [f"{row['id']}", f"  {row['url'] or 'without an address'}", f"  {where(row)}"]
+    lines += [f"  {name}: {row[name]}" for name in ("snapshot", "robots", "licence") if row[name]]
+    if row["text_bytes"] is not None:
+        lines.append(
+            f"  {told(row['html_bytes'])} bytes, text by {row['extraction']}: {told(row['words'])} words, {row['text_bytes']:,} bytes"
+        )
         second = f", {row['second_language']} by the second opinion" if row["second_language"] else ""
-        lines.append(f"  {row['html_bytes']:,} bytes, text by {row['extraction']}: {row['words']:,} words, {row['text_bytes']:,} bytes")
-        lines.append(f"  language {row['language']}, {row['language_distance']} from its profile{second}")
+        lines.append(f"  language {row['language'] or 'unknown'}, {told(row['language_distance'])} from its profile{second}")
+    if row.get("quality") is not None:
+        lines.append(f"  quality {row['quality']:.4g}" + (f", {row['quality_kind']}" if row.get("quality_kind") else ""))
     masked = ", ".join(f"{row[f'personal_{kind}']} {kind}" for kind in PERSONAL if row[f"personal_{kind}"])
     lines += [f"  masked: {masked}"] if masked else []
     lines.append(outcome(row))
-    lines += [f"  contains {line}" for line in row["contamination"].split("\n") if line]
+    lines += [f"  contains {line}" for line in (row["contamination"] or "").split("\n") if line]
     if found["cluster"]:
         more = f" and {len(found['cluster']) - MEMBERS:,} more" if len(found["cluster"]) > MEMBERS else ""
         lines.append(f"  cluster of {len(found['cluster']):,}: {', '.join(found['cluster'][:MEMBERS])}{more}")
@@ -171,13 +226,28 @@ def story(found: dict[str, Any]) -> list[str]:
         said = place.get("told") or f"{place['tokens']:,} tokens from offset {place['offset']:,} of shard {place['shard']}"
         lines.append(f"  tokens/{source}: {said}")
     lines += [rule_line(rule) for rule in found["rules"]]
+    if found["not_measured"]:
+        lines.append(f"  not measured in this build: {', '.join(found['not_measured'])}")
     return lines
+
+
+def where(row: dict[str, Any]) -> str:
+    """Where the record lies."""
+    fetched = f", fetched {row['fetched']}" if row["fetched"] else ""
+    return f"record {told(row['record'])} at byte {told(row['offset'])} of {row['file'] or 'a file that was not noted'}{fetched}"
+
+
+def told(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
 
 
 def outcome(row: dict[str, Any]) -> str:
     """What became of the page, in a line."""
     if row["outcome"] == "dropped":
-        return f"dropped: {row['reason']}; {row['measure']} is {row['value']:.4g}, the threshold {row['threshold']:.4g}"
+        beside = "" if row["value"] is None or row["threshold"] is None else f" is {row['value']:.4g}, the threshold {row['threshold']:.4g}"
+        return (
+            f"dropped: {row['reason'] or 'for a reason that was not noted'}; {row['measure'] or 'what was measured is not noted'}{beside}"
+        )
     return ("held out from training" if row["outcome"] == "held_out" else "kept") + (", in the clean subset" if row["clean"] else "")
 
 

@@ -14,10 +14,12 @@ from data_pipeline.run_folder import RunFolder
 from data_pipeline.tokens.build import tokenize_run, train_run_tokenizer
 from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
 from data_pipeline.tokens.shards import TokenShards
+from data_pipeline.web import tables
 from data_pipeline.web.build import build
 from data_pipeline.web.explain import explain, page_of_token, story
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.warc_writer import WarcWriter
+from tests.data_pipeline.web.made_ledger import make_web_folder
 from tests.data_pipeline.web.small_crawl import RECIPE, make_small, page, write_crawl
 
 
@@ -113,3 +115,53 @@ def test_the_verb(run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         code, out, err = call(*words)
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert says in err
+
+
+def made(folder: Path, **settings: object) -> RunFolder:
+    """A made run whose ledger has several row groups."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "GROUP_BYTES", 100_000)
+        make_web_folder(folder / "web", rows=2000, files=4, chunk=500, **settings)  # type: ignore[arg-type]
+    return RunFolder(folder)
+
+
+def test_pages_of_later_row_groups_are_found_and_named(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    ledger = pq.ParquetFile(run.web / "ledger.parquet")
+    assert ledger.num_row_groups > 3
+    rows = ledger.read(["id", "url", "domain"]).to_pylist()
+    for place in (0, 700, 1999):
+        for name in ("id", "url"):
+            found = explain(run, RECIPE, rows[place][name])
+            assert (found["place"], found["row"]["id"]) == (place, rows[place]["id"])
+    last = rows[1990]
+    for wrong, right in ((last["id"] + "9", last["id"]), (last["url"].replace("http://site", "https://site"), last["url"])):
+        with pytest.raises(InputError, match="near are") as caught:
+            explain(run, RECIPE, wrong)
+        assert right in str(caught.value)
+    with pytest.raises(InputError, match="give an id or an address"):
+        explain(run, RECIPE, "§")
+
+
+def test_an_older_ledger_is_told_without_what_it_lacks(tmp_path: Path) -> None:
+    run = made(tmp_path, leave_out=("cluster", "representative", "words", "contamination", "offset", "quality", "personal_ip"))
+    row = next(row for row in pq.read_table(run.web / "ledger.parquet").to_pylist() if row["reason"] == "near_duplicate")
+    found = explain(run, RECIPE, row["id"])
+    assert found["cluster"] == []
+    lines = story(found)
+    assert any("at byte ? of" in line for line in lines)
+    assert lines[-1].startswith("  not measured in this build: ")
+    assert {"words", "cluster"} <= set(found["not_measured"])
+
+
+def test_no_text_is_read_to_find_tokens(run: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path)
+    (tmp_path / "tokens").symlink_to(run.tokens)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/ledger.parquet").symlink_to(run.web / "ledger.parquet")
+    kept = pq.read_table(run.web / "kept.parquet")
+    pq.write_table(kept.drop_columns(["text"]), tmp_path / "web/kept.parquet")
+    name = kept.column("id")[3].as_py()
+    place = explain(other, RECIPE, name)["tokens"]["web"]
+    assert place == explain(run, RECIPE, name)["tokens"]["web"]
+    assert page_of_token(other, "web", place["token"]) == name

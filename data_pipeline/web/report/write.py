@@ -1,0 +1,105 @@
+"""A build's folder to its report: report.html, report.json and Parquet tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline import storage
+from data_pipeline.errors import InputError
+from data_pipeline.recipe import Recipe
+from data_pipeline.web.recipe import WebRecipe
+from data_pipeline.web.report.clusters import Clusters, clusters_of
+from data_pipeline.web.report.histograms import histogram_rows, histograms
+from data_pipeline.web.report.ledger_table import Ledger
+from data_pipeline.web.report.options import ReportOptions
+from data_pipeline.web.report.page import page_of
+from data_pipeline.web.report.record import record_of
+from data_pipeline.web.report.samples import random_pages
+from data_pipeline.web.report.survey import Survey, survey
+from data_pipeline.web.report.times import times_of
+from data_pipeline.web.report.tokens import tokens_of
+from data_pipeline.web.tables import LEDGER
+
+REPORT = "report.json"
+BARS = pa.schema(
+    [("measure", pa.string()), ("low", pa.float64()), ("high", pa.float64())]
+    + [(name, pa.int64()) for name in ("kept", "dropped_by_it", "dropped")]
+)
+FUNNEL = pa.schema(
+    [("step", pa.string())]
+    + [(name, pa.int64()) for name in ("documents", "html_bytes", "text_bytes", "words", "tokens")]
+    + [("tokens_counted", pa.bool_())]
+)
+REASONS = pa.schema(
+    [(name, pa.string()) for name in ("reason", "measure", "step")]
+    + [(name, pa.int64()) for name in ("documents", "html_bytes", "text_bytes", "words")]
+    + [(name, pa.float64()) for name in ("threshold", "last_threshold", "value_p05", "value_p50", "value_p95")]
+)
+CLUSTERS = pa.schema([("pages", pa.int64()), ("clusters", pa.int64())])
+
+
+def write_report(web_folder: Path, out: Path, options: ReportOptions | None = None, run: Path | None = None) -> dict[str, Any]:
+    """Reads a build's folder and writes the folder `out` whole; returns what report.json holds.
+
+    `run` (the folder above by default) has recipe.toml, whose thresholds are drawn, and tokens/. What a build of another version did not
+    measure is named and left out. The same build and options give the same bytes but for `times` in report.json and the page's section of
+    that name. Raises InputError where there is no ledger, or where `out` holds something that is no report.
+    """
+    options = options or ReportOptions()
+    run = run or Path(web_folder).parent
+    check_place(out)
+    with Ledger(web_folder / "ledger.parquet") as ledger:
+        found = survey(ledger, [*LEDGER.names, "quality", "quality_kind"])
+        clusters = clusters_of(ledger)
+    recipe, note = recipe_of(run)
+    drawn = histograms(found, recipe)
+    tokens = tokens_of(run / "tokens", found.outcomes, options.bytes_per_token)
+    record = record_of(web_folder, found, clusters, drawn, tokens, options)
+    record["recipe_note"] = note
+    times = times_of(web_folder, record["records"], record["total"]["html_bytes"], record["forecast"], options)
+    shown = {
+        "kept": random_pages(web_folder / "kept.parquet", None, options.samples, options.sample_characters, options.seed).get("", []),
+        "dropped": random_pages(web_folder / "dropped.parquet", "reason", options.samples, options.sample_characters, options.seed),
+    }
+    with storage.atomic_folder(out) as folder:
+        write_tables(folder, record, found, clusters, histogram_rows(drawn))
+        with storage.atomic_write(folder / "report.html", "w") as stream:
+            stream.write(page_of(record, times, drawn, shown, domain_pages(found)))
+        storage.write_json(folder / REPORT, record | {"times": times})
+    return record | {"times": times}
+
+
+def check_place(out: Path) -> None:
+    """The folder is replaced whole, so one that holds anything else than a report is refused."""
+    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).exists():
+        raise InputError(f"{out}: not empty and no report; the report's folder is replaced whole, so give a new name with --out")
+
+
+def recipe_of(run: Path) -> tuple[WebRecipe | None, str]:
+    """The run's [web] settings, and a line where there are none."""
+    if not (run / "recipe.toml").exists():
+        return None, "no recipe.toml beside the build: thresholds are those that dropped pages"
+    try:
+        return Recipe.load(run / "recipe.toml").section("web", WebRecipe), ""
+    except InputError as error:
+        return None, f"recipe.toml is of another version ({str(error).removeprefix(f'{run}/')}): thresholds are those that dropped pages"
+
+
+def domain_pages(found: Survey) -> Any:
+    """Pages per domain, the largest first: int64 [domains]; None where domains were not told apart."""
+    return found.tallies["domain"].table().column("documents").to_numpy() if "domain" in found.tallies else None
+
+
+def write_tables(folder: Path, record: dict[str, Any], found: Survey, clusters: Clusters, bars: list[dict[str, Any]]) -> None:
+    """The Parquet tables: the same numbers whole, where the page shows the largest."""
+    tables = {
+        "funnel": pa.Table.from_pylist(record["funnel"], FUNNEL),
+        "reasons": pa.Table.from_pylist(record["reasons"], REASONS),
+        "measures": pa.Table.from_pylist(bars, BARS),
+        "clusters": pa.table({"pages": clusters.sizes, "clusters": clusters.clusters}, CLUSTERS),
+        **{f"{name}s": tally.table() for name, tally in found.tallies.items() if name in ("file", "domain", "language")},
+    }
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
