@@ -76,7 +76,7 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     z, share = 1.959964, hits / trials
     middle, scale = share + z * z / (2 * trials), 1 + z * z / trials
     half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return float((middle - half) / scale), float((middle + half) / scale)
+    return max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))
 
 
 def confusion(true: list[str], said: list[str], kinds: tuple[str, ...]) -> list[list[int]]:

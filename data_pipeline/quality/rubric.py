@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 VERSION = 1  # of the wording; it stands in every label
 
 # A score in plain words, its number whole.
-SAID = re.compile(r"score\W{0,6}(?:(?:is|of)\W{1,3})?(\d+(?:\.\d+)?)(?![\d.]*\d)", re.IGNORECASE)
+SAID = re.compile(r"score\W{0,6}(?:(?:is|of)\W{1,3})?(?<![-.\d])(\d+(?:\.\d+)?)(?![\d.]*\d)", re.IGNORECASE)
 
 KINDS = {
     "reasoning": "works something out step by step: a proof, a worked example, an argument with reasons, debugging, a calculation",
