@@ -53,7 +53,13 @@ def peer_of(texts: dict[str, list[str]], good: dict[str, np.ndarray]) -> tuple[P
     best: tuple[float, Pipeline] | None = None
     for penalty in SETTINGS.penalties:
         model = make_pipeline(
-            HashingVectorizer(n_features=2**SETTINGS.bits, ngram_range=(1, 2), token_pattern=r"(?u)\w+", alternate_sign=False, norm=None),
+            HashingVectorizer(
+                n_features=2**SETTINGS.bits,
+                ngram_range=(1, 2),
+                token_pattern=r"(?u)\w+",
+                alternate_sign=False,
+                norm=None,  # type: ignore[arg-type]  # allowed; its stubs do not know
+            ),
             TfidfTransformer(use_idf=False, sublinear_tf=True),
             LogisticRegression(C=1 / (penalty * len(texts["train"])), max_iter=500),
         ).fit(texts["train"], good["train"])

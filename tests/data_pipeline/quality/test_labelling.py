@@ -246,9 +246,8 @@ def test_a_cache_is_one_process_at_a_time_and_no_other_file(tmp_path: Path) -> N
 def test_the_verb(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TEACHER_KEY", "secret")
     words = ["label", pages(tmp_path / "d.parquet", 6, ("none",)), "--endpoint", server.url, "--model", "teacher", "--twice", "1"]
-    monkeypatch.setattr(
-        sys, "argv", ["phial", "data", "quality", *words, "--out", str(tmp_path / "l.jsonl"), "--key-variable", "TEACHER_KEY"]
-    )
+    words += ["--out", str(tmp_path / "l.jsonl"), "--key-variable", "TEACHER_KEY"]
+    monkeypatch.setattr(sys, "argv", ["phial", "data", "quality", *words])
     with pytest.raises(SystemExit) as caught:
         phial.main()
     assert caught.value.code in (0, None)
