@@ -66,7 +66,7 @@ def named_grams(text: str, bits: int, word_grams: int, characters: int) -> Itera
         yield value >> 64 - bits, names[place]
         for after in range(place + 1, min(place + word_grams, len(words))):
             value = (value * ODD + hashes[after]) & MASK
-            yield finished(value) >> 64 - bits, " ".join(names[place : after + 1])
+            yield value >> 64 - bits, " ".join(names[place : after + 1])
     if characters:
         plain = BLANK + b"".join(word + BLANK for word in words)
         for place in range(len(plain) - characters + 1):

@@ -2,9 +2,10 @@
 
 A word is a run of letters, digits and underscores; ASCII and Latin-1 capitals are made small and every digit counts as 0, so that a year
 is one word whatever year it is. Punctuation, symbols and blanks part words; a Chinese or Japanese character, and a character beyond the
-basic plane (an emoji), is a word of its own. Words are hashed by FNV-1a with a finishing mix (the 64-bit one of MurmurHash3), runs of
-1..n words by a polynomial of their words' hashes; a gram's bucket is the top bits of its hash. A bucket's value is 1 + ln(count), and a
-text's values have length 1. `data_pipeline/quality/gram_names.py` says the same in plain Python; a test holds the two together.
+basic plane (an emoji), is a word of its own. Words are hashed by FNV-1a with a finishing mix (the 64-bit one of MurmurHash3), runs
+of words by a polynomial of their words' hashes. A gram's bucket is the top bits of its hash. A bucket's
+value is 1 + ln(count), and a text's values have length 1. `data_pipeline/quality/gram_names.py` says the same in plain Python; a test
+holds the two together.
 """
 
 import numpy as np
@@ -20,6 +21,8 @@ CHARACTERS = np.uint64(0xA0761D6478BD642F)  # where the hash of a run of charact
 MIX_1, MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 SHIFT = np.uint64(33)
 BLANK = 32
+LANES = 8  # outputs of one bucket, so that its weights lie in one line of the processor's cache
+ONE, HALF, EIGHTH, SEVEN = np.uint64(1), np.uint64(32), np.uint32(3), np.uint32(7)
 
 
 def folded_bytes() -> np.ndarray:
@@ -48,158 +51,179 @@ def mixed(value):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def read_words(data, start, end, hashes, plain, keep_plain):  # type: ignore[no-untyped-def]
-    """Writes each word's hash to `hashes` and, where asked, the words with blanks around them to `plain`; how many of both."""
-    words, written, length, place = 0, 0, 0, start
-    value = OFFSET
+def beyond_ascii(data, place):  # type: ignore[no-untyped-def]
+    """Of a byte beyond ASCII: how many go together, the second small, and whether they belong to a word or are one."""
+    first, second = data[place], np.uint8(0)
+    if first == 0xC2:
+        return 2, second, False, False
+    if first == 0xE2 or first == 0xEF:
+        return 3, second, False, False
+    if first == 0xC3:
+        second = data[place + 1]
+        if second == 0x97 or second == 0xB7:
+            return 2, second, False, False
+        if second <= 0x9E:
+            second = np.uint8(second + 0x20)
+        return 2, second, True, False
+    if 0xE3 <= first <= 0xE9:
+        return 3, second, False, not (first == 0xE3 and data[place + 1] == 0x80)
+    if first >= 0xF0:
+        return 4, second, False, True
+    return 1, second, True, False
+
+
+@compiled
+def end_word(value, hashes, words, plain, written, keep_plain):  # type: ignore[no-untyped-def]
+    hashes[words] = mixed(value)
+    if keep_plain:
+        plain[written] = BLANK
+        written += 1
+    return words + 1, written
+
+
+@compiled
+def read_words(text, hashes, plain, keep_plain):  # type: ignore[no-untyped-def]
+    """Writes each word's hash to `hashes` and, where asked, the words with blanks around them to `plain`; how many of both.
+
+    The text's last byte is one that parts words.
+    """
+    words, written, skipped, value = 0, 0, 0, OFFSET
     if keep_plain:
         plain[0] = BLANK
         written = 1
-    while place <= end:
-        # `size` bytes are looked at; they part words (parts), or are a word alone (alone), or belong to the word.
-        parts, alone, size = True, False, 1
-        first, second = np.uint8(0), np.uint8(0)
-        if place < end:
-            first = data[place]
-            if first < 0x80:
-                first = FOLDED[first]
-                parts = first == 0
-            elif first == 0xC2 or first == 0xE2 or first == 0xEF:
-                size = 2 if first == 0xC2 else 3
-            elif first == 0xC3:
-                second, size = data[place + 1], 2
-                parts = second == 0x97 or second == 0xB7
-                if second <= 0x9E:
-                    second += np.uint8(0x20)
-            elif 0xE3 <= first <= 0xE9:
-                size = 3
-                alone = not (first == 0xE3 and data[place + 1] == 0x80)
-            elif first >= 0xF0:
-                size, alone = 4, True
-            else:
-                parts = False
-        if not parts:
-            value = (value ^ np.uint64(first)) * PRIME
-            length += 1
-            if keep_plain:
-                plain[written] = first
-                written += 1
-            if size == 2:
-                value = (value ^ np.uint64(second)) * PRIME
+    for place in range(len(text)):
+        first = text[place]
+        if first < 0x80:
+            folded = FOLDED[first]
+            if folded:
+                value = (value ^ np.uint64(folded)) * PRIME
                 if keep_plain:
-                    plain[written] = second
+                    plain[written] = folded
                     written += 1
-        else:
-            if length:
-                hashes[words] = mixed(value)
-                words += 1
-                if keep_plain:
-                    plain[written] = BLANK
-                    written += 1
-            value, length = OFFSET, 0
-            if alone:
-                for byte in data[place : place + size]:
-                    value = (value ^ np.uint64(byte)) * PRIME
-                    if keep_plain:
-                        plain[written] = byte
-                        written += 1
-                hashes[words] = mixed(value)
-                words += 1
+            elif value != OFFSET:
+                words, written = end_word(value, hashes, words, plain, written, keep_plain)
                 value = OFFSET
+            continue
+        if skipped:  # seen together with the byte before
+            skipped -= 1
+            continue
+        size, second, belongs, alone = beyond_ascii(text, place)
+        skipped = size - 1
+        if belongs:
+            for number in range(size):
+                byte = second if number else first
+                value = (value ^ np.uint64(byte)) * PRIME
                 if keep_plain:
-                    plain[written] = BLANK
+                    plain[written] = byte
                     written += 1
-        place += size
+        elif value != OFFSET:
+            words, written = end_word(value, hashes, words, plain, written, keep_plain)
+            value = OFFSET
+        if alone:
+            for byte in text[place : place + size]:
+                value = (value ^ np.uint64(byte)) * PRIME
+                if keep_plain:
+                    plain[written] = byte
+                    written += 1
+            words, written = end_word(value, hashes, words, plain, written, keep_plain)
+            value = OFFSET
     return words, written
 
 
 @compiled
-def count(bucket, mask, stamp, keys, stamps, counts, slots, used):  # type: ignore[no-untyped-def]
-    """One more of a bucket in the open table; entries of another stamp are empty ones."""
-    slot = (bucket * np.uint64(0x9E3779B1)) & mask
-    while stamps[slot] == stamp:
-        if keys[slot] == bucket:
-            counts[slot] += 1
+def count(bucket, mask, table, slots, used):  # type: ignore[no-untyped-def]
+    """One more of a bucket in the open table, whose entries are (bucket + 1) * 2**32 + count; `slots` lists those in use."""
+    slot, entry = bucket & mask, (bucket + ONE) << HALF
+    while table[slot]:
+        if table[slot] >> HALF == bucket + ONE:
+            table[slot] += ONE
             return used
-        slot = (slot + np.uint64(1)) & mask
-    stamps[slot], keys[slot], counts[slot] = stamp, bucket, 1
+        slot = (slot + ONE) & mask
+    table[slot] = entry + ONE
     slots[used] = slot
     return used + 1
 
 
 @compiled
-def count_grams(hashes, words, plain, written, bits, word_grams, characters, mask, stamp, keys, stamps, counts, slots):  # type: ignore[no-untyped-def]
+def count_grams(hashes, words, plain, written, bits, word_grams, characters, mask, table, slots):  # type: ignore[no-untyped-def]
     """Counts the buckets of all runs of 1..word_grams words and, where `characters` is not 0, of so many bytes of `plain`."""
     shift, used = np.uint64(64 - bits), 0
     for place in range(words):
-        used = count(hashes[place] >> shift, mask, stamp, keys, stamps, counts, slots, used)
         value = hashes[place]
+        used = count(value >> shift, mask, table, slots, used)
         for after in range(place + 1, min(place + word_grams, words)):
             value = value * ODD + hashes[after]
-            used = count(mixed(value) >> shift, mask, stamp, keys, stamps, counts, slots, used)
+            used = count(value >> shift, mask, table, slots, used)
     if characters:
         for place in range(written - characters + 1):
             value = CHARACTERS
             for byte in plain[place : place + characters]:
                 value = (value ^ np.uint64(byte)) * PRIME
-            used = count(mixed(value) >> shift, mask, stamp, keys, stamps, counts, slots, used)
+            used = count(mixed(value) >> shift, mask, table, slots, used)
     return used
 
 
 @compiled
-def grams_of(data, ends, bits, word_grams, characters, weights, indptr, indices, values, sums):  # type: ignore[no-untyped-def]
+def table_size(entries):  # type: ignore[no-untyped-def]
+    """A power of two at least twice as large."""
+    size = 16
+    while size < 2 * entries:
+        size *= 2
+    return size
+
+
+@compiled
+def grams_of(data, ends, bits, word_grams, characters, weights, weighted, indptr, indices, values, sums):  # type: ignore[no-untyped-def]
     """Every text's buckets and values into a sparse matrix, or where `weights` has rows, only their weighted sums into `sums`.
 
-    data: uint8, all texts joined; ends: int64 [texts], where each ends. weights: float32 [2**bits or 0, outputs]. indptr: int64
-    [texts + 1]; indices: int32 and values: float32, long enough for all; sums: float64 [texts, outputs].
+    data: uint8, all texts, a zero after each; ends: int64 [texts], where the zeros are. weights: float32 [2**bits or 0, LANES]; weighted:
+    uint8 [2**bits / 8], a bit for each row that is not all 0, for most n-grams of the web have no weight. indptr: int64 [texts + 1];
+    indices: int32 and values: float32, long enough for all; sums: float64 [texts, LANES].
     """
     longest, start = 0, 0
     for end in ends:
-        longest, start = max(longest, end - start), end
+        longest, start = max(longest, end - start), end + 1
     room = longest // 2 + 2
     hashes = np.empty(room, np.uint64)
     plain = np.empty(2 * longest + 4 if characters else 1, np.uint8)
     most = room * word_grams + (2 * longest + 4 if characters else 0)
-    size = 16
-    while size < 2 * most:
-        size *= 2
-    keys, counts, stamps = np.empty(size, np.uint32), np.empty(size, np.int32), np.zeros(size, np.int64)
-    slots = np.empty(most, np.int64)
-    outputs, start, filled = weights.shape[1], 0, 0
+    table, slots = np.zeros(table_size(most), np.uint64), np.empty(most, np.uint64)
+    summed = np.zeros(LANES, np.float64)
+    start, filled = 0, 0
     for text in range(len(ends)):
-        words, written = read_words(data, start, ends[text], hashes, plain, characters > 0)
-        start = ends[text]
-        wanted = 2 * (words * word_grams + (written if characters else 0))
-        size = 16
-        while size < wanted:
-            size *= 2
-        used = count_grams(
-            hashes, words, plain, written, bits, word_grams, characters, np.uint64(size - 1), text + 1, keys, stamps, counts, slots
-        )
-        squares = 0.0
-        for place in range(used):
-            times = counts[slots[place]]
+        words, written = read_words(data[start : ends[text] + 1], hashes, plain, characters > 0)
+        start = ends[text] + 1
+        mask = np.uint64(table_size(words * word_grams + (written if characters else 0)) - 1)
+        used = count_grams(hashes, words, plain, written, bits, word_grams, characters, mask, table, slots)
+        squares, begin = 0.0, filled
+        summed[:] = 0.0
+        for slot in slots[:used]:
+            entry = table[slot]
+            table[slot] = 0  # empty for the next text
+            row, times = np.uint32((entry >> HALF) - ONE), np.uint32(entry)
             value = LOGS[times] if times < 256 else 1.0 + np.log(times)
             squares += value * value
-        scale = 1.0 / np.sqrt(squares) if used else 0.0
-        for place in range(used):
-            slot = slots[place]
-            times = counts[slot]
-            value = (LOGS[times] if times < 256 else 1.0 + np.log(times)) * scale
             if len(weights):
-                row = keys[slot]
-                for output in range(outputs):
-                    sums[text, output] += value * weights[row, output]
+                if weighted[row >> EIGHTH] >> np.uint8(row & SEVEN) & np.uint8(1):
+                    for lane in range(LANES):
+                        summed[lane] += value * weights[row, lane]
             else:
-                indices[filled], values[filled] = keys[slot], value
+                indices[filled], values[filled] = row, value
                 filled += 1
+        scale = 1.0 / np.sqrt(squares) if used else 0.0
+        if len(weights):
+            for lane in range(LANES):
+                sums[text, lane] = summed[lane] * scale
+        for place in range(begin, filled):
+            values[place] *= scale
         indptr[text + 1] = filled
 
 
 def joined(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The texts' UTF-8 bytes one after the other, and the int64 place where each ends; half surrogates are taken as they are."""
+    """The texts' UTF-8 bytes, a zero after each, and the int64 places of these zeros; half surrogates are taken as they are."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
-    return np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(one) for one in encoded], dtype=np.int64)
+    ends = np.cumsum([len(one) + 1 for one in encoded], dtype=np.int64) - 1
+    return np.frombuffer(b"\0".join([*encoded, b""]), np.uint8), ends
 
 
 def sparse_rows(texts: list[str], bits: int, word_grams: int, characters: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,15 +234,20 @@ def sparse_rows(texts: list[str], bits: int, word_grams: int, characters: int) -
     data, ends = joined(texts)
     room = word_grams * (len(data) // 2 + 2 * len(texts)) + (2 * len(data) + 4 * len(texts) if characters else 0)
     indptr, indices, values = np.zeros(len(texts) + 1, np.int64), np.empty(room, np.int32), np.empty(room, np.float32)
-    none = np.empty((0, 1), np.float32)
-    grams_of(data, ends, bits, word_grams, characters, none, indptr, indices, values, np.empty((0, 1)))
+    nothing = np.empty((0, LANES), np.float32), np.empty(0, np.uint8)
+    grams_of(data, ends, bits, word_grams, characters, *nothing, indptr, indices, values, np.empty((0, LANES)))
     return indptr, indices[: indptr[-1]].copy(), values[: indptr[-1]].copy()
 
 
-def weighted_sums(texts: list[str], bits: int, word_grams: int, characters: int, weights: np.ndarray) -> np.ndarray:
-    """float64 [texts, outputs]: each text's values times the float32 weights [2**bits, outputs]."""
+def weighted_rows(weights: np.ndarray) -> np.ndarray:
+    """A bit for each row of weights that is not all 0: uint8 [rows / 8]."""
+    return np.packbits(weights.any(axis=1), bitorder="little")
+
+
+def weighted_sums(texts: list[str], bits: int, word_grams: int, characters: int, weights: np.ndarray, weighted: np.ndarray) -> np.ndarray:
+    """float64 [texts, LANES]: each text's values times the float32 weights [2**bits, LANES]; `weighted` is their `weighted_rows`."""
     data, ends = joined(texts)
-    sums = np.zeros((len(texts), weights.shape[1]))
+    sums = np.zeros((len(texts), LANES))
     nothing = np.empty(0, np.int32), np.empty(0, np.float32)
-    grams_of(data, ends, bits, word_grams, characters, weights, np.zeros(len(texts) + 1, np.int64), *nothing, sums)
+    grams_of(data, ends, bits, word_grams, characters, weights, weighted, np.zeros(len(texts) + 1, np.int64), *nothing, sums)
     return sums

@@ -19,7 +19,6 @@ from data_pipeline.quality.calibration import Curve
 FORMAT = 1
 STEPS = 5  # from 0 to 5
 BATCH_CHARACTERS = 4_000_000  # of texts that are scored in one go
-LANE = 8  # weights of one bucket are padded to a multiple, so that they lie in one line of the processor's cache
 
 
 class Score(NamedTuple):
@@ -68,9 +67,9 @@ class QualityModel:
         self.manifest = manifest or {}
         self.fingerprint = fingerprint
         outputs = 1 + len(parts.kinds)
-        padded = outputs if outputs == 1 else -(-outputs // LANE) * LANE
-        self.table = np.zeros((2**parts.bits, padded), np.float32)
+        self.table = np.zeros((2**parts.bits, grams.LANES), np.float32)
         self.table[parts.columns, :outputs] = parts.weights
+        self.weighted = grams.weighted_rows(self.table)
 
     @classmethod
     def load(cls, folder: str) -> "QualityModel":
@@ -86,10 +85,9 @@ class QualityModel:
     def sums(self, texts: list[str]) -> np.ndarray:
         """float64 [texts, 1 + kinds]: the weighted sums before cuts and calibration."""
         parts = self.parts
-        found = [
-            grams.weighted_sums(batch, parts.bits, parts.word_grams, parts.character_grams, self.table) for batch in batches(texts)
-        ] or [np.zeros((0, self.table.shape[1]))]
-        return np.concatenate(found)[:, : 1 + len(parts.kinds)]
+        shape = parts.bits, parts.word_grams, parts.character_grams
+        found = [grams.weighted_sums(batch, *shape, self.table, self.weighted) for batch in batches(texts)]
+        return np.concatenate([np.zeros((0, grams.LANES)), *found])[:, : 1 + len(parts.kinds)]
 
     def arrays(self, texts: list[str]) -> ScoreArrays:
         """The scores as arrays."""
@@ -116,7 +114,7 @@ class QualityModel:
         found = self.arrays(list(texts))
         names = [*self.parts.kinds, ""]  # place -1 is the last
         columns = found.value.tolist(), found.probability.tolist(), [names[place] for place in found.kind.tolist()]
-        return [Score(*row) for row in zip(*columns, found.kind_probability.tolist(), strict=True)]
+        return list(map(Score, *columns, found.kind_probability.tolist()))
 
 
 def batches(texts: list[str]) -> Iterator[list[str]]:
@@ -256,6 +254,7 @@ def check(parts: Parts, folder: str) -> None:
         and rising
         and (not len(parts.columns) or int(parts.columns[-1]) < 2**parts.bits)
         and parts.weights.dtype in (np.float16, np.float32)
+        and len(parts.kinds) < grams.LANES
         and parts.weights.shape == (len(parts.columns), 1 + len(parts.kinds))
         and parts.cuts.shape == (STEPS,)
         and parts.kind_cuts.shape == (len(parts.kinds),)
