@@ -22,7 +22,7 @@ MIX_1, MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 SHIFT = np.uint64(33)
 BLANK = 32
 LANES = 8  # outputs of one bucket, so that its weights lie in one line of the processor's cache
-ONE, HALF, EIGHTH, SEVEN = np.uint64(1), np.uint64(32), np.uint32(3), np.uint32(7)
+ONE, HALF, LOW, FIVE, BITS = np.uint64(1), np.uint64(32), np.uint64(2**32 - 1), np.uint64(5), np.uint64(31)
 
 
 def folded_bytes() -> np.ndarray:
@@ -132,16 +132,18 @@ def read_words(text, hashes, plain, keep_plain):  # type: ignore[no-untyped-def]
 
 @compiled
 def count(bucket, mask, table, slots, used):  # type: ignore[no-untyped-def]
-    """One more of a bucket in the open table, whose entries are (bucket + 1) * 2**32 + count; `slots` lists those in use."""
-    slot, entry = bucket & mask, (bucket + ONE) << HALF
-    while table[slot]:
-        if table[slot] >> HALF == bucket + ONE:
-            table[slot] += ONE
-            return used
+    """One more of a bucket in the open table, whose entries are (bucket + 1) * 2**32 + count; `slots` lists those in use.
+
+    Whether a bucket is new is no branch here, since no processor can foresee it; the table is so empty that the one branch is foreseen.
+    """
+    slot, name = bucket & mask, bucket + ONE
+    entry = table[slot]
+    while (entry != 0) & (entry >> HALF != name):
         slot = (slot + ONE) & mask
-    table[slot] = entry + ONE
+        entry = table[slot]
+    table[slot] = (name << HALF) + (entry & LOW) + ONE
     slots[used] = slot
-    return used + 1
+    return used + (entry == 0)
 
 
 @compiled
@@ -165,20 +167,30 @@ def count_grams(hashes, words, plain, written, bits, word_grams, characters, mas
 
 @compiled
 def table_size(entries):  # type: ignore[no-untyped-def]
-    """A power of two at least twice as large."""
+    """A power of two at least four times as large."""
     size = 16
-    while size < 2 * entries:
+    while size < 4 * entries:
         size *= 2
     return size
 
 
 @compiled
-def grams_of(data, ends, bits, word_grams, characters, weights, weighted, indptr, indices, values, sums):  # type: ignore[no-untyped-def]
+def ones(bits):  # type: ignore[no-untyped-def]
+    """How many of 32 bits are set, by adding neighbours (Warren, Hacker's Delight, 5-1)."""
+    bits -= (bits >> ONE) & np.uint64(0x55555555)
+    bits = (bits & np.uint64(0x33333333)) + ((bits >> np.uint64(2)) & np.uint64(0x33333333))
+    bits = (bits + (bits >> np.uint64(4))) & np.uint64(0x0F0F0F0F)
+    return ((bits * np.uint64(0x01010101)) >> np.uint64(24)) & np.uint64(0xFF)
+
+
+@compiled
+def grams_of(data, ends, bits, word_grams, characters, weights, marks, indptr, indices, values, sums):  # type: ignore[no-untyped-def]
     """Every text's buckets and values into a sparse matrix, or where `weights` has rows, only their weighted sums into `sums`.
 
-    data: uint8, all texts, a zero after each; ends: int64 [texts], where the zeros are. weights: float32 [2**bits or 0, LANES]; weighted:
-    uint8 [2**bits / 8], a bit for each row that is not all 0, for most n-grams of the web have no weight. indptr: int64 [texts + 1];
-    indices: int32 and values: float32, long enough for all; sums: float64 [texts, LANES].
+    data: uint8, all texts, a zero after each; ends: int64 [texts], where the zeros are. weights: float32 [weighted buckets, LANES]; marks:
+    uint64 [2**bits / 32], or empty for a sparse matrix: the low half has a bit for each bucket with weights, which most n-grams of the
+    web have not, the high half the number of such buckets before. indptr: int64 [texts + 1]; indices: int32 and values: float32, long
+    enough for all; sums: float64 [texts, LANES].
     """
     longest, start = 0, 0
     for end in ends:
@@ -187,7 +199,7 @@ def grams_of(data, ends, bits, word_grams, characters, weights, weighted, indptr
     hashes = np.empty(room, np.uint64)
     plain = np.empty(2 * longest + 4 if characters else 1, np.uint8)
     most = room * word_grams + (2 * longest + 4 if characters else 0)
-    table, slots = np.zeros(table_size(most), np.uint64), np.empty(most, np.uint64)
+    table, slots = np.zeros(table_size(most), np.uint64), np.empty(most + 1, np.uint64)
     summed = np.zeros(LANES, np.float64)
     start, filled = 0, 0
     for text in range(len(ends)):
@@ -200,18 +212,20 @@ def grams_of(data, ends, bits, word_grams, characters, weights, weighted, indptr
         for slot in slots[:used]:
             entry = table[slot]
             table[slot] = 0  # empty for the next text
-            row, times = np.uint32((entry >> HALF) - ONE), np.uint32(entry)
+            bucket, times = (entry >> HALF) - ONE, np.uint32(entry)
             value = LOGS[times] if times < 256 else 1.0 + np.log(times)
             squares += value * value
-            if len(weights):
-                if weighted[row >> EIGHTH] >> np.uint8(row & SEVEN) & np.uint8(1):
+            if len(marks):
+                mark, bit = marks[bucket >> FIVE], bucket & BITS
+                if (mark >> bit) & ONE:
+                    row = (mark >> HALF) + ones(mark & ((ONE << bit) - ONE))
                     for lane in range(LANES):
                         summed[lane] += value * weights[row, lane]
             else:
-                indices[filled], values[filled] = row, value
+                indices[filled], values[filled] = bucket, value
                 filled += 1
         scale = 1.0 / np.sqrt(squares) if used else 0.0
-        if len(weights):
+        if len(marks):
             for lane in range(LANES):
                 sums[text, lane] = summed[lane] * scale
         for place in range(begin, filled):
@@ -234,20 +248,24 @@ def sparse_rows(texts: list[str], bits: int, word_grams: int, characters: int) -
     data, ends = joined(texts)
     room = word_grams * (len(data) // 2 + 2 * len(texts)) + (2 * len(data) + 4 * len(texts) if characters else 0)
     indptr, indices, values = np.zeros(len(texts) + 1, np.int64), np.empty(room, np.int32), np.empty(room, np.float32)
-    nothing = np.empty((0, LANES), np.float32), np.empty(0, np.uint8)
+    nothing = np.empty((0, LANES), np.float32), np.empty(0, np.uint64)
     grams_of(data, ends, bits, word_grams, characters, *nothing, indptr, indices, values, np.empty((0, LANES)))
     return indptr, indices[: indptr[-1]].copy(), values[: indptr[-1]].copy()
 
 
-def weighted_rows(weights: np.ndarray) -> np.ndarray:
-    """A bit for each row of weights that is not all 0: uint8 [rows / 8]."""
-    return np.packbits(weights.any(axis=1), bitorder="little")
+def marks_of(columns: np.ndarray, bits: int) -> np.ndarray:
+    """Where the weights of a bucket are, for `weighted_sums`: uint64 [2**bits / 32] from the rising buckets with weights, uint32."""
+    has = np.zeros(2**bits, bool)
+    has[columns] = True
+    low = np.packbits(has, bitorder="little").view("<u4").astype(np.uint64)
+    per_mark = has.reshape(-1, 32).sum(axis=1).astype(np.uint64)
+    return ((np.cumsum(per_mark, dtype=np.uint64) - per_mark) << HALF) | low
 
 
-def weighted_sums(texts: list[str], bits: int, word_grams: int, characters: int, weights: np.ndarray, weighted: np.ndarray) -> np.ndarray:
-    """float64 [texts, LANES]: each text's values times the float32 weights [2**bits, LANES]; `weighted` is their `weighted_rows`."""
+def weighted_sums(texts: list[str], bits: int, word_grams: int, characters: int, weights: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """float64 [texts, LANES]: each text's values times the float32 weights [columns, LANES] of the buckets that `marks_of` was given."""
     data, ends = joined(texts)
     sums = np.zeros((len(texts), LANES))
     nothing = np.empty(0, np.int32), np.empty(0, np.float32)
-    grams_of(data, ends, bits, word_grams, characters, weights, weighted, np.zeros(len(texts) + 1, np.int64), *nothing, sums)
+    grams_of(data, ends, bits, word_grams, characters, weights, marks, np.zeros(len(texts) + 1, np.int64), *nothing, sums)
     return sums

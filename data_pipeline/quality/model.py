@@ -66,10 +66,9 @@ class QualityModel:
         self.parts = parts
         self.manifest = manifest or {}
         self.fingerprint = fingerprint
-        outputs = 1 + len(parts.kinds)
-        self.table = np.zeros((2**parts.bits, grams.LANES), np.float32)
-        self.table[parts.columns, :outputs] = parts.weights
-        self.weighted = grams.weighted_rows(self.table)
+        self.marks = grams.marks_of(parts.columns, parts.bits)
+        self.weights = np.zeros((len(parts.columns), grams.LANES), np.float32)
+        self.weights[:, : 1 + len(parts.kinds)] = parts.weights
 
     @classmethod
     def load(cls, folder: str) -> "QualityModel":
@@ -86,7 +85,7 @@ class QualityModel:
         """float64 [texts, 1 + kinds]: the weighted sums before cuts and calibration."""
         parts = self.parts
         shape = parts.bits, parts.word_grams, parts.character_grams
-        found = [grams.weighted_sums(batch, *shape, self.table, self.weighted) for batch in batches(texts)]
+        found = [grams.weighted_sums(batch, *shape, self.weights, self.marks) for batch in batches(texts)]
         return np.concatenate([np.zeros((0, grams.LANES)), *found])[:, : 1 + len(parts.kinds)]
 
     def arrays(self, texts: list[str]) -> ScoreArrays:
