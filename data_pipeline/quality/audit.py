@@ -8,9 +8,9 @@ import numpy as np
 
 from data_pipeline import storage
 from data_pipeline.errors import InputError
-from data_pipeline.quality.labels import Example, labelled, read_labels, read_texts
+from data_pipeline.quality.labels import Example, in_batches, labelled, read_labels, read_texts
 from data_pipeline.quality.metrics import kinds_measured, measured, over_thresholds, wilson
-from data_pipeline.quality.model import QualityModel, ScoreArrays, in_batches, read_checked
+from data_pipeline.quality.model import QualityModel, ScoreArrays, read_checked
 from data_pipeline.quality.site_split import side_of
 
 BINS = 50  # of the histogram, from 0 to 5

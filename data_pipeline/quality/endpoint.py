@@ -53,7 +53,8 @@ class TokenBucket:
 
 
 class Endpoint:
-    """POSTs chat requests. A wrong key, model or address is an error of one line at once; what may pass is tried again.
+    """POSTs chat requests. A wrong key, model or address is an error of one line at once; what may pass is tried again; any other refusal
+    is this one question's failure.
 
     Tried again are answers 408, 409, 425, 429 and from 500 on, time-outs, broken connections and answers that are no JSON of the form;
     after 1, 2, 4... seconds with up to half as much on top, or after the seconds that `Retry-After` says, at most a minute.
@@ -91,8 +92,10 @@ class Endpoint:
                 return answer_in(self.post(body))
             except urllib.error.HTTPError as error:
                 reason = f"HTTP {error.code}: {said_in(error)}"
-                if error.code < 500 and error.code not in (408, 409, 425, 429):
+                if error.code in (401, 402, 403, 404, 405):
                     raise InputError(f"{self.url}: {reason}") from error
+                if error.code < 500 and error.code not in (408, 409, 425, 429):  # this page is too long, or against the endpoint's rules
+                    raise EndpointFailure(reason) from error
                 wait = seconds_of(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and time-outs are OSErrors
                 reason = f"{type(error).__name__}: {error}"

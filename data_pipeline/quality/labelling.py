@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -13,13 +13,15 @@ from data_pipeline.errors import InputError
 from data_pipeline.quality import rubric
 from data_pipeline.quality.answer_cache import AnswerCache, key_of
 from data_pipeline.quality.endpoint import Endpoint, EndpointFailure
-from data_pipeline.quality.labels import read_texts, site_of
+from data_pipeline.quality.labels import in_batches, read_texts, site_of
 from data_pipeline.quality.metrics import kappa, spearman
-from data_pipeline.quality.model import QualityModel, in_batches
 from data_pipeline.quality.rubric import Answer, messages_of, read_answer
 from data_pipeline.quality.sampling import Candidate, Drawn, draw, is_chosen
 from data_pipeline.recipe import Section
 from data_pipeline.records import Document
+
+if TYPE_CHECKING:
+    from data_pipeline.quality.model import QualityModel
 
 FAILURES_IN_A_ROW = 10  # documents without an answer after which the endpoint counts as gone
 
@@ -100,7 +102,7 @@ class Teacher:
         return answer["content"], True
 
 
-def sample_of(documents: str, settings: LabellingSettings, first: QualityModel | None) -> list[Drawn]:
+def sample_of(documents: str, settings: LabellingSettings, first: "QualityModel | None") -> list[Drawn]:
     """The drawn documents; a first model's scores are a stratum where there is one."""
 
     def candidates() -> Iterator[Candidate]:
@@ -119,7 +121,7 @@ def label(
     endpoint: Endpoint,
     out: str,
     cache_path: str,
-    first: QualityModel | None = None,
+    first: "QualityModel | None" = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Any]:
     """Writes the labels file when all is asked, and `OUT.report.json`; returns the report.

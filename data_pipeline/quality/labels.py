@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -157,3 +158,9 @@ def hash_of(examples: list[Example]) -> str:
         text = hashlib.sha256(one.text.encode("utf-8", "surrogatepass")).hexdigest()
         digest.update(json.dumps([one.id, one.score, one.kind, one.site, text]).encode())
     return digest.hexdigest()
+
+
+def in_batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` items, the last one shorter."""
+    while batch := list(islice(rows, size)):
+        yield batch

@@ -6,7 +6,6 @@ import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -262,9 +261,3 @@ def check(parts: Parts, folder: str) -> None:
     )
     if not (fits and curves):
         raise InputError(f"{folder}: its manifest and its weights do not fit each other")
-
-
-def in_batches(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of `size` items, the last one shorter."""
-    while batch := list(islice(rows, size)):
-        yield batch

@@ -10,7 +10,7 @@ from data_pipeline.quality.labels import Example
 from data_pipeline.quality.model import Parts
 
 SAMPLE = 2000  # documents
-SITES = 2  # a gram must stand on so many sites of the sample, or it tells of one site only
+SITES = 3  # a gram must stand on so many sites of the sample, or it tells of one site only
 
 
 def telling_grams(parts: Parts, examples: list[Example], count: int = 40, sample: int = SAMPLE) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from data_pipeline import storage
 from data_pipeline.errors import InputError
-from data_pipeline.quality.labels import read_texts
+from data_pipeline.quality.labels import in_batches, read_texts
 from data_pipeline.recipe import AnySection, Recipe, describe
 
 SCORES = pa.schema(
@@ -73,7 +73,6 @@ def label_verb(
     """Asks the teacher and prints what came."""
     from data_pipeline.quality.endpoint import Endpoint
     from data_pipeline.quality.labelling import LabellingSettings, label
-    from data_pipeline.quality.model import QualityModel
 
     settings = settings_of(LabellingSettings, given, [])
     variable = endpoint.pop("variable")
@@ -81,7 +80,11 @@ def label_verb(
     if variable and not key:
         raise InputError(f"--key-variable {variable}: no such environment variable, or it is empty")
     teacher = Endpoint(key=key, **endpoint)
-    model = QualityModel.load(first) if first else None
+    model = None
+    if first:
+        from data_pipeline.quality.model import QualityModel
+
+        model = QualityModel.load(first)
     with bar("asking") as progress:
         report = label(documents, settings, teacher, out, cache or f"{out}.answers.jsonl", model, progress)
     if as_json:
@@ -129,7 +132,7 @@ def train_verb(labels: str, documents: str | None, out: str, overrides: list[str
 
 def score_verb(documents: str, model: str, out: str, as_json: bool) -> None:
     """Scores every document into a Parquet or JSON-lines file."""
-    from data_pipeline.quality.model import QualityModel, in_batches
+    from data_pipeline.quality.model import QualityModel
 
     scorer = QualityModel.load(model)
     if not out.endswith((".parquet", ".jsonl")):

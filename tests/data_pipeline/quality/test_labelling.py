@@ -35,11 +35,13 @@ class Teacher(BaseHTTPRequestHandler):
             self.server.keys.add(self.headers.get("Authorization", ""))
             gone = self.server.answers_left == 0
         trouble = re.search(r"trouble (\w+)", prompt)
-        name = trouble[1] if trouble and (first or trouble[1] in ("always", "refused")) else ""
+        name = trouble[1] if trouble and (first or trouble[1] in ("always", "refused", "filtered")) else ""
         if name == "always" or gone:
             self.answer(503, {"error": {"message": "overloaded"}})
         elif name == "refused":
             self.answer(401, {"error": {"message": "wrong\nkey"}})
+        elif name == "filtered":
+            self.answer(400, {"error": {"message": "against our rules"}})
         elif name == "limit":
             self.answer(429, {"error": "slow down"}, {"Retry-After": "0.01"})
         elif name == "broken":
@@ -180,10 +182,12 @@ def test_a_run_that_was_killed_goes_on_and_pays_for_the_rest_only(server: Server
 
 
 def test_a_document_that_always_fails_is_left_out_and_named(server: Server, tmp_path: Path) -> None:
-    documents = pages(tmp_path / "d.parquet", 8, ("none", "none", "none", "always"))
+    documents = pages(tmp_path / "d.parquet", 8, ("none", "filtered", "none", "always"))
     report = label(documents, settings(twice=0), endpoint(server, tries=2), str(tmp_path / "l.jsonl"), str(tmp_path / "a.jsonl"))
-    assert set(rows(tmp_path / "l.jsonl")) == {"d0", "d1", "d2", "d4", "d5", "d6"}
-    assert report["failures"] == {name: "HTTP 503: overloaded (2 tries)" for name in ("d3", "d7")} | {}
+    assert set(rows(tmp_path / "l.jsonl")) == {"d0", "d2", "d4", "d6"}
+    unanswered, refused = "HTTP 503: overloaded (2 tries)", "HTTP 400: against our rules"
+    assert report["failures"] == {"d1": refused, "d3": unanswered, "d5": refused, "d7": unanswered}
+    assert max(server.seen.values()) == 2
 
 
 def test_a_wrong_key_ends_at_once(server: Server, tmp_path: Path) -> None:
