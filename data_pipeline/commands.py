@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from data_pipeline.quality.commands import quality
 from data_pipeline.recipe import AnySection, Recipe, RunRecipe
 from data_pipeline.run_folder import RunFolder
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 data = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 tokenizer = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+data.add_typer(quality, name="quality")
 
 RECIPE = typer.Argument(metavar="RECIPE", help="A TOML file, or the name of one in recipes/.")
 OUT = typer.Option(None, "--out", help="The run folder; else the recipe's [run] folder.")

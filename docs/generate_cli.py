@@ -29,12 +29,16 @@ def help_of(words: list[str]) -> str:
 
 
 def words_of(verb: str) -> list[list[str]]:
-    """The words that call a verb, or where it has sub-verbs, those of each."""
+    """The words that call a verb, or where it has sub-verbs, those of each, however deep."""
     phial = importlib.import_module("phial")
     typer = importlib.import_module("typer")
     group: Any = typer.main.get_command(phial.app)
-    command = group.get_command(typer.Context(group), verb)
-    return [[verb, sub] for sub in getattr(command, "commands", {})] or [[verb]]
+
+    def calls(words: list[str], command: Any) -> list[list[str]]:
+        below = getattr(command, "commands", {})
+        return [call for name, sub in below.items() for call in calls([*words, name], sub)] or [words]
+
+    return calls([verb], group.get_command(typer.Context(group), verb))
 
 
 def page() -> str:

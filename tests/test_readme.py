@@ -173,7 +173,7 @@ def wrong_commands(text: str) -> list[str]:
         if not called:
             continue
         words = called.group(1).split()
-        verb = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in options), None)
+        verb = next((" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in options), None)
         if verb is None:
             if words[0] not in phial.VERBS and not words[0].startswith(("-", ".", "V")):
                 found.append(f"{line.strip()}: no such verb")
