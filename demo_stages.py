@@ -105,8 +105,11 @@ def collect_line(record: dict[str, Any]) -> str:
 
 def filter_stage(chain: Chain) -> dict[str, Any]:
     from data_pipeline.web.build import build
+    from data_pipeline.web.report import write_report
 
-    return build(chain.sections["web"], chain.run.crawl, chain.run.web, chain.seed, lambda pages: chain.say(f"{pages:,} pages measured"))
+    record = build(chain.sections["web"], chain.run.crawl, chain.run.web, chain.seed, lambda pages: chain.say(f"{pages:,} pages measured"))
+    write_report(chain.run.web, chain.run.data_report)
+    return record
 
 
 def funnel_line(record: dict[str, Any]) -> str:

@@ -78,12 +78,18 @@ def data_build(
     journal: str = typer.Option("", "--journal", help="Where tasks and measured pages are kept, on any store that the workers reach."),
     as_json: bool = typer.Option(False, "--json", help="Print the funnel as one JSON object."),
 ) -> None:
-    """Filter the run's crawl: extraction, language, quality rules, personal data, duplicates; writes web/. Run it again to go on."""
+    """Filter the run's crawl: extraction, language, quality rules, personal data, duplicates; writes web/ and a report.
+
+    Run it again to go on.
+    """
     from data_pipeline.web.recipe import WebRecipe
+    from data_pipeline.web.report import ReportOptions
     from data_pipeline.web.verbs import build_verb
 
     settings, run = open_run(recipe, "web", WebRecipe, out, overrides)
-    build_verb(settings, run, Recipe.load(recipe, overrides).section("run", RunRecipe).seed, workers, journal, as_json)
+    loaded = Recipe.load(recipe, overrides)
+    report = loaded.section("report", ReportOptions)
+    build_verb(settings, run, loaded.section("run", RunRecipe).seed, report, workers, journal, as_json)
 
 
 @data.command("report")

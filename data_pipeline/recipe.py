@@ -21,6 +21,7 @@ SECTIONS = {
     "run": "the run folder and the seed",
     "collect": "where raw pages come from",
     "web": "which pages are kept, and why",
+    "report": "what the report of the web data shows, and which whole crawl it forecasts",
     "synthetic": "generated lessons, exercises and preferences",
     "tokenizer": "the byte-level BPE",
     "tokens": "token shards",

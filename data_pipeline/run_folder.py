@@ -51,6 +51,11 @@ class RunFolder:
         return self.root / "web"
 
     @property
+    def data_report(self) -> Path:
+        """report.html, report.json and Parquet tables of the web build."""
+        return self.root / "data_report"
+
+    @property
     def synthetic(self) -> Path:
         """documents.parquet, sft.jsonl, dpo.jsonl and held_out/."""
         return self.root / "synthetic"

@@ -1,14 +1,11 @@
 """Settings: what the build takes from a quality model, and how one is trained."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from data_pipeline.quality.rubric import KINDS
 from data_pipeline.recipe import Section
-
-if TYPE_CHECKING:
-    from data_pipeline.quality.model import Score
 
 
 class QualityRecipe(Section):
@@ -37,14 +34,6 @@ class QualityRecipe(Section):
         from data_pipeline.quality.model import fingerprint_of
 
         return fingerprint_of(self.model) if self.model else ""
-
-    def rejection(self, score: "Score") -> tuple[str, float, float] | None:
-        """Why a page is dropped: the reason, the value and the threshold; None for one that stays."""
-        if self.min_score is not None and score.value < self.min_score:
-            return "quality_score", score.value, self.min_score
-        if score.kind in self.drop_kinds:
-            return f"quality_kind_{score.kind}", score.kind_probability, 0.0
-        return None
 
 
 class TrainingSettings(Section):

@@ -49,6 +49,7 @@ def measuring(recipe: WebRecipe) -> dict[str, Any]:
         "limits": recipe.limits.model_dump(mode="json"),
         "page_seconds": recipe.page_seconds,
         "addresses": of_addresses(recipe.addresses),
+        "quality": recipe.quality.fingerprint(),
         "benchmarks": of_benchmarks(recipe.decontamination),
     }
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.extract import extract_page
@@ -14,6 +15,9 @@ from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.same_address import address_key
 from data_pipeline.web.without_repeats import without_repeats
+
+if TYPE_CHECKING:
+    from data_pipeline.quality.model import Score
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Measured:
     address_key: bytes | None = None
     signature: bytes | None = None  # uint32 [bands * rows]
     hits: bytes = b""  # n-grams in common with benchmark items
+    quality: "Score | None" = None
 
 
 def measure_page(recipe: WebRecipe, page: Page) -> Measured:
@@ -62,6 +67,7 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
         address_key(page.url) if page.url else None,
         signature(hashes, recipe.duplicates).tobytes() if len(hashes) else None,
         tools.hits(hashes),
+        tools.quality(text),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a worker needs beside the page and loads once: address lists, the index of benchmark items."""
+"""What a worker needs beside the page and loads once: address lists, the quality model, the index of benchmark items."""
 
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.url_rules import check_address
 
 if TYPE_CHECKING:
+    from data_pipeline.quality.model import QualityModel, Score
     from data_pipeline.web.decontamination.index import BenchmarkIndex
 
 
@@ -18,7 +19,12 @@ class PageTools:
 
     def __init__(self, recipe: WebRecipe) -> None:
         self.addresses = recipe.addresses
+        self.model: QualityModel | None = None
         self.index: BenchmarkIndex | None = None
+        if recipe.quality.model:
+            from data_pipeline.quality import model
+
+            self.model = model.QualityModel.load(recipe.quality.model)
         if recipe.decontamination.benchmarks:
             from data_pipeline.web.decontamination import index
 
@@ -29,6 +35,10 @@ class PageTools:
 
     def refused_address(self, url: str) -> Rejection | None:
         return check_address(self.addresses, url) if url else None
+
+    def quality(self, text: str) -> "Score | None":
+        """What the recipe's model says of a text; None without a model or without a text."""
+        return self.model.score(text) if self.model is not None and text else None
 
     def hits(self, hashes: np.ndarray) -> bytes:
         from data_pipeline.web.contamination_step import stored

@@ -2,6 +2,7 @@
 
 from pydantic import Field, field_validator, model_validator
 
+from data_pipeline.quality.recipe import QualityRecipe
 from data_pipeline.recipe import Section
 from data_pipeline.web.decontamination.recipe import Decontamination
 from data_pipeline.web.duplicates.recipe import Duplicates
@@ -55,6 +56,7 @@ class WebRecipe(Section):
     held_out: float = Field(default=0.03, ge=0, le=0.5, description="share of kept pages that training never sees")
     limits: ReadLimits = ReadLimits()
     addresses: AddressRules = AddressRules()
+    quality: QualityRecipe = QualityRecipe()
     decontamination: Decontamination = Decontamination()
     page_seconds: float = Field(default=30.0, gt=0, le=600, description="CPU seconds after which the worker on one page is killed")
     workers: int = Field(default=0, ge=0, le=1024, description="processes; 0 for one per core")

@@ -71,12 +71,14 @@ TABLE = (
 
 
 def rules_of(recipe: WebRecipe) -> list[Rule]:
-    """The rules that decide what is kept."""
+    """The rules that decide what is kept: those of the text, then the quality model's."""
     rules = threshold_rules(recipe.rules)
     if recipe.c4_lorem_ipsum:
         rules.append(Maximum("lorem_ipsum", "lorem_ipsum", 0))
     if recipe.c4_braces:
         rules.append(Maximum("braces", "braces", 0))
+    if recipe.quality.min_score is not None:
+        rules.append(Minimum("low_quality", "quality", recipe.quality.min_score))
     return rules
 
 

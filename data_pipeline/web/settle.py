@@ -18,7 +18,7 @@ from data_pipeline.web.duplicates import ClusterBuilder
 from data_pipeline.web.line_step import LineStep
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.segments import read_segment
-from data_pipeline.web.verdicts import judge_batch, needed_columns, objects
+from data_pipeline.web.verdicts import column, judge_batch, needed_columns, objects
 
 KEY = np.dtype("V16")
 NO_KEY = bytes(16)
@@ -116,13 +116,14 @@ def candidates(recipe: WebRecipe, crawl: Crawl) -> tuple[int, Candidates]:
         pages += batch.num_rows
         verdicts = judge_batch(recipe, batch)
         kept = np.flatnonzero(verdicts.passed)
+        quality = column(batch, "quality")[kept]
         names_of_snapshots = objects(batch, "snapshot")[kept]
         parts.append(
             Candidates(
                 kept + place,
                 keys_of(batch, "text_key")[kept],
                 keys_of(batch, "address_key")[kept],
-                verdicts.clean[kept].astype(float),
+                np.where(np.isnan(quality), verdicts.clean[kept].astype(float), quality),
                 seconds_of(objects(batch, "fetched")[kept]),
                 np.array([snapshots.setdefault(name, len(snapshots)) for name in names_of_snapshots], np.int64),
             )

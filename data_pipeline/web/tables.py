@@ -26,6 +26,7 @@ def numbers(*names: str) -> list[tuple[str, pa.DataType]]:
 
 
 VALUES = [(field.name, pa.int64() if field.type in (int, "int") else pa.float64()) for field in dataclasses.fields(Values)]
+QUALITY = [("quality", pa.float64()), ("quality_kind", pa.string()), ("quality_kind_probability", pa.float64())]
 PLACE = [*strings("id", "file"), *numbers("offset", "record"), *strings("url", "domain", "snapshot", "fetched", "robots", "licence")]
 MEASURES = [
     *numbers("html_bytes", "text_bytes"),
@@ -33,6 +34,7 @@ MEASURES = [
     *numbers("language_distance"),
     *strings("extraction"),
     *VALUES,
+    *QUALITY,
     *numbers(*(f"personal_{kind}" for kind in PERSONAL)),
 ]
 REJECTION = [*strings("reason", "measure"), ("value", pa.float64()), ("threshold", pa.float64())]
@@ -56,6 +58,7 @@ KEPT = pa.schema(
                 ("extraction", pa.string()),
                 ("removed_characters", pa.int64()),
                 *VALUES,
+                *QUALITY,
             ]
         ),
     ]

@@ -19,6 +19,7 @@ from data_pipeline.web.recipe import CollectRecipe, WebRecipe
 
 if TYPE_CHECKING:
     from data_pipeline.web.build import Workers
+    from data_pipeline.web.report import ReportOptions
 
 
 def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str | None, overrides: list[str], as_json: bool) -> None:
@@ -59,15 +60,18 @@ def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str |
         print(f"  modules that could not be rendered here: {', '.join(record['modules_without_page'])}")
 
 
-def build_verb(settings: WebRecipe, run: RunFolder, seed: int, workers: str | None, journal: str, as_json: bool) -> None:
-    """Builds and prints the funnel."""
+def build_verb(
+    settings: WebRecipe, run: RunFolder, seed: int, report: "ReportOptions", workers: str | None, journal: str, as_json: bool
+) -> None:
+    """Builds, writes the report, and prints the funnel."""
     from data_pipeline.web.build import build
+    from data_pipeline.web.report import write_report
 
     chosen = who_measures(workers, journal)
-
     with progress_bar() as bar:
         task = bar.add_task("filtering", total=None)
         funnel = build(settings, run.crawl, run.web, seed, lambda pages: bar.update(task, completed=pages), chosen)
+    write_report(run.web, run.data_report, report)
     for line in funnel["broken_files"]:
         print(f"phial: {line}; its good records were read", file=sys.stderr)
     if as_json:
@@ -114,6 +118,7 @@ def show(funnel: dict[str, Any], run: RunFolder, settings: WebRecipe) -> None:
     measured = f"{speed['pages_measured']:,} pages measured" + (f", {kept:,} kept from an earlier run" if kept else "")
     by = f"{speed['workers']} workers" if speed["workers"] else "the workers of its journal"
     print(f"{speed['seconds']:.1f} s with {by}; {measured}, {speed['pages_per_second']:.0f} pages/s")
+    print(f"report: {run.data_report / 'report.html'}")
     if not settings.c4_braces:
         print("C4's brace rule is off: pages with braces count as text")
     if not funnel["kept"]["documents"]:

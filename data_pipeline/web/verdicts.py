@@ -47,6 +47,9 @@ def needed_columns(recipe: WebRecipe) -> list[str]:
         "language",
         "second_language",
         "language_distance",
+        "quality",
+        "quality_kind",
+        "quality_kind_probability",
         *sorted(measures | {"characters", "words", "link_density"}),
     ]
 
@@ -69,6 +72,7 @@ def judge_batch(recipe: WebRecipe, batch: pa.RecordBatch) -> Verdicts:
     drop_languages(verdicts, batch, recipe)
     for rule in rules_of(recipe):
         apply(verdicts, rule, values)
+    drop_kinds(verdicts, batch, recipe.quality.drop_kinds)
     for rule in threshold_rules(recipe.clean):
         verdicts.clean[rejected(rule, values)] = False
     return verdicts
@@ -111,6 +115,14 @@ def drop_languages(verdicts: Verdicts, batch: pa.RecordBatch, recipe: WebRecipe)
     far = (distances > recipe.max_language_distance) & (objects(batch, "second_language") == "")
     rows = np.flatnonzero(~np.isin(codes.astype(str), recipe.languages) | far)
     verdicts.drop(rows, "language", codes[rows], distances[rows], float(recipe.max_language_distance))
+
+
+def drop_kinds(verdicts: Verdicts, batch: pa.RecordBatch, unwanted: tuple[str, ...]) -> None:
+    """Pages whose likeliest kind of knowledge is not kept: the measure is the kind, the value its probability."""
+    if unwanted:
+        kinds = objects(batch, "quality_kind")
+        rows = np.flatnonzero(np.isin(kinds.astype(str), unwanted))
+        verdicts.drop(rows, "unwanted_kind", kinds[rows], column(batch, "quality_kind_probability")[rows], 0.0)
 
 
 def kind_of(batch: pa.RecordBatch, name: str) -> pa.DataType:

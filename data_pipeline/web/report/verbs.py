@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import InputError
+from data_pipeline.recipe import Recipe
+from data_pipeline.run_folder import RunFolder
 from data_pipeline.web.report.options import ReportOptions
 from data_pipeline.web.report.page import SAID, count, money, percent, plain, unit
 from data_pipeline.web.report.write import write_report
+
+SIZES = {"crawl_pages", "crawl_bytes", "sample_share"}
 
 
 def report_verb(folder: str, out: str | None, options: dict[str, Any], as_json: bool) -> None:
     """Writes the report of a run, or of its web folder, and says the most of it in a few lines."""
     web, run = places(Path(folder))
-    target = Path(out) if out else run / "data_report"
-    record = write_report(web, target, checked(options), run)
+    target = Path(out) if out else RunFolder(run).data_report
+    record = write_report(web, target, checked(run, options), run)
     if as_json:
         print(json.dumps(record))
         return
@@ -59,13 +63,17 @@ def places(folder: Path) -> tuple[Path, Path]:
     raise InputError(f"{folder}: neither a run with web/ nor a folder with ledger.parquet; `phial data build` writes both")
 
 
-def checked(options: dict[str, Any]) -> ReportOptions:
-    """The options that were given; one that cannot be is an error of one line."""
+def checked(run: Path, options: dict[str, Any]) -> ReportOptions:
+    """The run's [report] with the options that were given; one that cannot be is an error of one line."""
     from pydantic import ValidationError
 
     given = {name: value for name, value in options.items() if value is not None}
+    recipe = RunFolder(run).recipe
+    kept = Recipe.load(recipe).section("report", ReportOptions).model_dump(exclude_unset=True) if recipe.exists() else {}
+    if SIZES & given.keys():  # another size of the whole crawl takes the recipe's place
+        kept = {name: value for name, value in kept.items() if name not in SIZES}
     try:
-        return ReportOptions(**given)
+        return ReportOptions(**kept | given)
     except ValidationError as error:
         first = error.errors()[0]
         name = f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: " if first["loc"] else ""

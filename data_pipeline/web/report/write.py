@@ -51,7 +51,7 @@ def write_report(web_folder: Path, out: Path, options: ReportOptions | None = No
     run = run or Path(web_folder).parent
     check_place(out)
     with Ledger(web_folder / "ledger.parquet") as ledger:
-        found = survey(ledger, [*LEDGER.names, "quality", "quality_kind"])
+        found = survey(ledger, LEDGER.names)
         clusters = clusters_of(ledger)
     recipe, note = recipe_of(run)
     drawn = histograms(found, recipe)

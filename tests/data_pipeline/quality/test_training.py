@@ -134,10 +134,6 @@ def test_the_recipe(trained: tuple[str, dict[str, Any]]) -> None:
     assert QualityRecipe().fingerprint() == ""
     recipe = QualityRecipe(model=trained[0], min_score=2.5, drop_kinds=("ephemeral",))
     assert recipe.fingerprint() == fingerprint_of(trained[0])
-    score = QualityModel.load(trained[0]).score("x")
-    assert recipe.rejection(score._replace(value=2.4)) == ("quality_score", 2.4, 2.5)
-    assert recipe.rejection(score._replace(value=2.5, kind="concept")) is None
-    assert recipe.rejection(score._replace(value=4.0, kind="ephemeral", kind_probability=0.7)) == ("quality_kind_ephemeral", 0.7, 0.0)
     with pytest.raises(ValueError, match="need a model"):
         QualityRecipe(min_score=1)
     with pytest.raises(ValueError, match="no kind 'poem'"):

@@ -45,8 +45,6 @@ def make_web_folder(
     chance = np.random.default_rng(seed)
     clusters, firsts = clusters_of(rows, chance)
     schema = pa.schema([field for field in LEDGER if field.name not in leave_out])
-    if not {"quality", "quality_kind"} & set(leave_out) and "quality" not in schema.names:
-        schema = schema.append(pa.field("quality", pa.float64())).append(pa.field("quality_kind", pa.string()))
     funnel = Funnel(2)
     with (
         TableWriter(folder / "ledger.parquet", schema) as ledger,
@@ -172,6 +170,7 @@ def chunk_of(
         "outcome": outcome,
         "clean": (outcome == "kept") & (chance.random(size) < 0.6),
         "quality": np.round(chance.normal(2, 1, size), 3),
+        "quality_kind_probability": np.full(size, 0.5),
         "quality_kind": np.where(chance.random(size) < 0.5, "reference", "news").astype(object),
         "duplicate_of": duplicate_of,
         "source": np.full(size, "web", object),
@@ -190,7 +189,7 @@ def words_of(size: int, chance: np.random.Generator, nasty: str) -> np.ndarray:
 
 def masked(name: str, column: Any, empty: np.ndarray) -> pa.Array:
     """Pages of which nothing was measured have no values."""
-    measured = name in SHARES or name in COUNTS or name in ("quality", "text_bytes", "language_distance")
+    measured = name in SHARES or name in COUNTS or name in ("quality", "quality_kind_probability", "text_bytes", "language_distance")
     return pa.array(column, mask=empty if measured else None)
 
 
@@ -199,5 +198,4 @@ def full_schema() -> pa.Schema:
     fields: dict[str, pa.Field] = {}
     for schema in (LEDGER, KEPT, DROPPED):
         fields |= {field.name: field for field in schema}
-    fields |= {"quality": pa.field("quality", pa.float64()), "quality_kind": pa.field("quality_kind", pa.string())}
     return pa.schema(list(fields.values()))

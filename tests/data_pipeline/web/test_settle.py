@@ -63,6 +63,14 @@ def test_of_near_and_exact_duplicates_the_best_stays_and_of_equals_the_first(tmp
     assert better.names == {0: "a", 2: "c"}
 
 
+def test_of_near_duplicates_the_one_with_the_best_score_stays(tmp_path: Path) -> None:
+    near = STORY.replace("word7 ", "word70 ")
+    rows = [row("a", STORY, quality=2.5), row("b", near, quality=4.0) | POORER, row("c", OTHER, quality=0.1)]
+    assert settled(tmp_path, rows).stays.tolist() == [1, 1, 2]
+    rows[1] = row("b", near, quality=1.0)
+    assert settled(tmp_path, rows).stays.tolist() == [0, 0, 2]
+
+
 def test_of_one_address_the_page_fetched_last_stays(tmp_path: Path) -> None:
     rows = [
         row("old", STORY, "http://example.org/a?utm_source=x", fetched="2024-01-01T00:00:00Z"),

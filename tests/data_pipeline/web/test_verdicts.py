@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data_pipeline.quality.recipe import QualityRecipe
 from data_pipeline.web.measures import Values
 from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.rules import Rejection, first_rejection, rules_of, threshold_rules
@@ -82,6 +83,18 @@ def test_problems_come_first_then_text_then_language() -> None:
     assert (found.measure[3], found.value[3]) == ("de", 77.0)
     assert found.threshold[4] == 1000.0
     assert not found.clean.any()
+
+
+def test_pages_below_the_score_and_of_unwanted_kinds_are_dropped_after_the_rules() -> None:
+    scores = [(2.4, "concept"), (2.5, "concept"), (4.9, "ephemeral"), (0.0, "ephemeral"), (None, "")]
+    rows = [row(None, quality=score, quality_kind=kind, quality_kind_probability=0.7) for score, kind in scores]
+    rows.append(row(None, quality=0.0, quality_kind="ephemeral", language="de"))
+    found = judge_batch(WebRecipe(quality=QualityRecipe(model="m", min_score=2.5, drop_kinds=("ephemeral",))), batch(rows))
+    assert found.reason.tolist() == ["low_quality", "", "unwanted_kind", "low_quality", "", "language"]
+    assert (found.value[0], found.threshold[0], found.measure[0]) == (2.4, 2.5, "quality")
+    assert (found.value[2], found.measure[2]) == (0.7, "ephemeral")
+    only_recorded = judge_batch(WebRecipe(quality=QualityRecipe(model="m")), batch(rows))
+    assert only_recorded.reason.tolist() == ["", "", "", "", "", "language"]
 
 
 def test_what_was_not_measured_rejects_nothing() -> None:

@@ -179,8 +179,8 @@ def test_the_verb(
             phial.main()
         return int(caught.value.code or 0), *capsys.readouterr()
 
-    code, out, _ = call(str(run / "web"), "--out", str(tmp_path / "out"), "--crawl-pages", "3000000", "--samples", "1")
-    assert code == 0
+    code, out, said = call(str(run / "web"), "--out", str(tmp_path / "out"), "--crawl-pages", "3000000", "--samples", "1")
+    assert code == 0, said
     assert "6,000 records" in out
     assert "forecast for 3 million pages (this build is 0.20 % of them)" in out
     assert (tmp_path / "out/report.html").exists()
