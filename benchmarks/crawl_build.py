@@ -5,6 +5,7 @@ and the memory of the largest process. Writes benchmarks/results/crawl_build.jso
 """
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
@@ -85,14 +86,19 @@ def build_killed(recipe: Path, kills: int, whole: float, chance: random.Random) 
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """Every file of the build and of its tokens but the one that holds times: path -> SHA-256."""
+    """Every file of the build, its tokens and its report, without what tells of times: path -> SHA-256."""
     files = sorted(path for part in ("web", "tokens", "tokenizer") for path in (folder / part).rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): sha256_of(path) for path in files if path.name != "speed.json"}
+    found = {str(path.relative_to(folder)): sha256_of(path) for path in files if path.name != "speed.json"}
+    report = json.loads((folder / "data_report/report.json").read_text())
+    del report["times"]
+    found["data_report/report.json"] = hashlib.sha256(json.dumps(report).encode()).hexdigest()
+    return found | {f"data_report/{path.name}": sha256_of(path) for path in sorted((folder / "data_report").glob("*.parquet"))}
 
 
 def tokens(recipe: Path) -> None:
     for words in (["tokenizer", "train"], ["data", "tokenize"]):
         subprocess.run([sys.executable, "-m", "phial", *words, str(recipe)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "phial", "data", "report", str(recipe.parent)], check=True, stdout=subprocess.DEVNULL)
 
 
 def run(out: Path, size: int, kills: int, seed: int) -> dict[str, Any]:

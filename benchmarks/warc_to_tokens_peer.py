@@ -49,7 +49,6 @@ def main() -> None:
             WarcReader(crawl, glob_pattern="*.warc.gz"),
             Trafilatura(favour_precision=True),
             *filters,
-            PIIFormatter(),
             JsonlWriter(str(out / "filtered")),
         ],
         "signatures": [JsonlReader(str(out / "filtered")), MinhashDedupSignature(str(out / "signatures"), config=config)],
