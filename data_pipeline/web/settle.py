@@ -163,15 +163,21 @@ def by_address(found: Candidates) -> np.ndarray:
 
 
 def by_signature(recipe: WebRecipe, crawl: Crawl, found: Candidates, scratch: Path) -> np.ndarray:
-    """Groups of near duplicates: for each page the first page of its cluster."""
+    """Groups of near duplicates: for each page the first page of its cluster; a page without words has no signature and stays alone."""
     settings = recipe.duplicates
     builder = ClusterBuilder(scratch / "clusters", settings)
+    signed = np.zeros(len(found.rows), bool)
     for numbers, batch in crawl.of_rows(found.rows, "signature"):
-        rows, snapshots = matrix(batch.column(0), settings.bands * settings.rows), found.snapshots[numbers]
-        bounds = [0, *(np.flatnonzero(np.diff(snapshots)) + 1).tolist(), len(rows)]
+        signatures = batch.column(0)
+        here = numbers[signatures.is_valid().to_numpy(zero_copy_only=False)]
+        signed[here] = True
+        rows, snapshots = matrix(signatures.drop_null(), settings.bands * settings.rows), found.snapshots[here]
+        bounds = [0, *(np.flatnonzero(np.diff(snapshots)) + 1).tolist(), len(rows)] if len(rows) else []
         for start, stop in itertools.pairwise(bounds):
             builder.add(rows[start:stop], int(snapshots[start]))
-    return builder.settle()
+    groups, places = np.arange(len(found.rows)), np.flatnonzero(signed)
+    groups[places] = places[builder.settle()]
+    return groups
 
 
 def matrix(signatures: pa.Array, places: int) -> np.ndarray:

@@ -40,7 +40,8 @@ def row(name: str, text: str, url: str = "", **others: object) -> dict[str, obje
     kept |= {
         rule.measure: rule.threshold + 1 for rule in threshold_rules(RECIPE.clean) if isinstance(rule, Minimum) and rule.measure != "words"
     }
-    keys = {"text_key": text_key(text), "signature": signature(hashes, RECIPE.duplicates).tobytes(), "hits": b""}
+    signed = signature(hashes, RECIPE.duplicates).tobytes() if len(hashes) else None
+    keys = {"text_key": text_key(text), "signature": signed, "hits": b""}
     address = {"url": url, "address_key": address_key(url)} if url else {}
     return row | {"id": name, "text": text, "text_bytes": len(text), "html_bytes": 1} | kept | keys | address | others
 
@@ -61,6 +62,14 @@ def test_of_near_and_exact_duplicates_the_best_stays_and_of_equals_the_first(tmp
     assert better.stays.tolist() == [2, 2, 2, 3]  # b was told a, and a went for c
     assert better.firsts.tolist() == [0, 0, 0, 3]
     assert better.names == {0: "a", 2: "c"}
+
+
+def test_pages_without_letters_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
+    near = STORY.replace("word7 ", "word70 ")
+    faces, hands = "\N{GRINNING FACE} " * 60, "\N{WAVING HAND SIGN} " * 60  # words, but nothing that a signature is made of
+    found = settled(tmp_path, [row("faces", faces), row("a", STORY), row("hands", hands), row("b", near), row("more", hands)])
+    assert found.fate.tolist() == [PASSED, PASSED, PASSED, NEAR, EXACT]
+    assert found.stays.tolist() == [0, 1, 2, 1, 2]
 
 
 def test_of_near_duplicates_the_one_with_the_best_score_stays(tmp_path: Path) -> None:
