@@ -35,27 +35,37 @@ def measure_files(
     workers: int | Literal["ray"],
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Every file that is not measured yet, a task of the journal each; returns pages, bytes, and what the engine says it cost.
+    """Every file that is not measured yet, a task of the journal each; returns pages, bytes, and what the engine says this call cost.
 
-    Raises InputError where files could not be measured; the others are kept, and the same call goes on.
+    What the journal calls done is believed only where the segments are there: measuring with another recipe in between removes them. Such
+    files are asked for once more, as a task that the journal does not know. Raises InputError where files could not be measured; the others
+    are kept, and the same call goes on.
     """
     left = [file for file in files if not begun(folder, file.name, file.fingerprint).ends]
-    pages = html_bytes = 0
+    pages = html_bytes = again = 0
     failed: list[str] = []
     with Engine(journal, workers=workers) as engine:
         shared = engine.bcast({"recipe": recipe.model_dump(mode="json"), "folder": folder})
-        mark = mark_of(folder)
-        for future in engine.map(measure_file, [asdict(file) | {"folder": mark} for file in left], shared=shared, limits=LIMITS):
-            try:
-                found = future.result()
-            except Exception as error:  # whatever the task ended with, after all its tries
-                failed.append(f"{future.parameters['path']}: {type(error).__name__}: {error}".splitlines()[0])
-                continue
-            pages += found["pages"]
-            html_bytes += found["html_bytes"]
-            if progress is not None:
-                progress(pages)
-        costs = asdict(engine.costs())
+        mark, spent = mark_of(folder), asdict(engine.costs())
+        while left:
+            tasks = [asdict(file) | {"folder": mark, "again": again} for file in left]
+            known, gone = engine.book.view().done, []
+            for future in engine.map(measure_file, tasks, shared=shared, limits=LIMITS):
+                try:
+                    found = future.result()
+                except Exception as error:  # whatever the task ended with, after all its tries
+                    failed.append(f"{future.parameters['path']}: {type(error).__name__}: {error}".splitlines()[0])
+                    continue
+                file = left[future.index]
+                if future.task_id in known and not begun(folder, file.name, file.fingerprint).ends:
+                    gone.append(future.index)
+                    continue
+                pages += found["pages"]
+                html_bytes += found["html_bytes"]
+                if progress is not None:
+                    progress(pages)
+            left, again = [left[index] for index in sorted(gone)], again + 1
+        costs = {name: value - spent[name] for name, value in asdict(engine.costs()).items()}
     if failed:
         more = f" (and {len(failed) - 1} more files)" if len(failed) > 1 else ""
         raise InputError(f"{failed[0]}{more}; the other files are measured and kept, and the same command goes on")

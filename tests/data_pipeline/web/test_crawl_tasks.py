@@ -37,6 +37,18 @@ def test_files_side_by_side_give_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_the_first_recipe_once_more_measures_once_more(tmp_path: Path) -> None:
+    """The journal knows the task of the first time, whose segments the other recipe has removed."""
+    crawl = write_crawl(tmp_path / "crawl", files=2)
+    other = RECIPE.model_copy(update={"mask_personal_data": False})
+    first, _, again = (build(one, crawl, tmp_path / "run/web", 0, workers=Workers(1)) for one in (RECIPE, other, RECIPE))
+    assert again["steps"] == first["steps"]
+    told = [one["speed"] for one in (first, again)]
+    assert told[0]["pages_measured"] == told[1]["pages_measured"] == first["steps"][0]["documents"]
+    assert [one["costs"]["tasks"] for one in told] == [2, 2]  # this build's, not the journal's
+
+
 def test_the_options_of_the_verb() -> None:
     assert who_measures(None, "") == Workers(None, "")
     assert who_measures(None, "s3://bucket/run") == Workers(1, "s3://bucket/run")
