@@ -21,6 +21,7 @@ STEPS = {
     "no exact duplicates": ("exact_duplicate",),
     "no near duplicates": ("near_duplicate",),
     "without benchmark items": ("contaminated",),
+    "with text beside repeated lines": ("repeated_lines",),
 }
 RULES = "pass the quality rules"
 SAMPLE_CHARACTERS = 240

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.web.duplicates import signature, text_key
+from data_pipeline.web.funnel import Funnel
 from data_pipeline.web.measures import measure
 from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.route import ledger_rows
@@ -126,6 +127,11 @@ def test_repeated_lines_are_taken_out_and_empty_pages_dropped(tmp_path: Path) ->
         *([""] * 4),
         "repeated_lines",
     ]
+    funnel = Funnel(0)
+    for place, batch in crawl.batches(SEGMENT.names):
+        funnel.count(ledger_rows(recipe, batch, place, found))
+    left = {one["step"]: one["documents"] for one in funnel.record()["steps"]}
+    assert [left["pass the quality rules"], left["without benchmark items"], left["with text beside repeated lines"]] == [5, 5, 4]
 
 
 def test_held_out_pages_are_chosen_by_their_text() -> None:
