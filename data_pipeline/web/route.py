@@ -9,7 +9,20 @@ import pyarrow as pa
 
 from data_pipeline.web.funnel import Funnel
 from data_pipeline.web.recipe import WebRecipe
-from data_pipeline.web.settle import ANSWER, COVERAGE, EMPTIED, EXACT, NEAR, NGRAMS, PASSED, REASONS, SAME_ADDRESS, Crawl, Settled
+from data_pipeline.web.settle import (
+    ANSWER,
+    COVERAGE,
+    EMPTIED,
+    EXACT,
+    NEAR,
+    NGRAMS,
+    PASSED,
+    REASONS,
+    SAME_ADDRESS,
+    Crawl,
+    Settled,
+    least_words,
+)
 from data_pipeline.web.tables import DROPPED, KEPT, LEDGER, SEGMENT, TableWriter
 from data_pipeline.web.verdicts import Verdicts, judge_batch
 
@@ -92,7 +105,7 @@ def drop_settled(recipe: WebRecipe, verdicts: Verdicts, settled: Settled, places
         NGRAMS: 1.0,
         COVERAGE: recipe.decontamination.coverage,
         ANSWER: recipe.decontamination.near_coverage,
-        EMPTIED: float(recipe.rules.min_words),
+        EMPTIED: float(least_words(recipe)),
     }
     for fate, (reason, measure) in REASONS.items():
         rows = np.flatnonzero(fates == fate)

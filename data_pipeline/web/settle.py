@@ -226,10 +226,15 @@ def drop_contaminated(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: 
 def drop_emptied(recipe: WebRecipe, settled: Settled, crawl: Crawl, found: Candidates, scratch: Path) -> Candidates:
     """Finds the repeated lines and drops the pages that are too short without them; returns those that stay."""
     settled.lines = LineStep.count(recipe.lines, crawl, found.rows, scratch)
-    rows, words = settled.lines.emptied(crawl, recipe.rules.min_words)
+    rows, words = settled.lines.emptied(crawl, least_words(recipe))
     settled.fate[rows] = EMPTIED
     settled.value[rows] = words
     return found.of(np.flatnonzero(settled.fate[found.rows] == PASSED))
+
+
+def least_words(recipe: WebRecipe) -> int:
+    """How many words a page must have without its repeated lines; a page that nothing is left of is none, whatever the rules allow."""
+    return max(recipe.rules.min_words, 1)
 
 
 def chosen(keys: list[bytes], names: list[int], share: float, seed: int) -> list[int]:

@@ -134,6 +134,18 @@ def test_repeated_lines_are_taken_out_and_empty_pages_dropped(tmp_path: Path) ->
     assert [left["pass the quality rules"], left["without benchmark items"], left["with text beside repeated lines"]] == [5, 5, 4]
 
 
+def test_a_page_of_nothing_but_repeated_lines_is_dropped_whatever_the_rules_allow(tmp_path: Path) -> None:
+    notice = "All the rights of this site are kept by its owner"
+    texts = [f"{notice}\n\nPage {number} tells of {' '.join(f'x{number}y{word}' for word in range(30))}." for number in range(2)]
+    rows = [row(f"p{number}", text, domain="example.org") for number, text in enumerate([*texts, notice])]
+    rules = RECIPE.rules.model_copy(update={"min_words": 0})
+    recipe = RECIPE.model_copy(update={"rules": rules, "lines": RECIPE.lines.model_copy(update={"documents": 3})})
+    found = settled(tmp_path, rows, recipe)
+    told = [one for place, batch in Made(rows).batches(SEGMENT.names) for one in ledger_rows(recipe, batch, place, found).to_pylist()]
+    assert [(one["reason"], one["value"], one["threshold"]) for one in told[2:]] == [("repeated_lines", 0.0, 1.0)]
+    assert [one["outcome"] for one in told[:2]] == ["kept", "kept"]
+
+
 def test_held_out_pages_are_chosen_by_their_text() -> None:
     keys = [bytes([number]) for number in range(200)]
     first = chosen(keys, list(range(200)), 0.1, 0)
