@@ -100,7 +100,7 @@ def settle(recipe: WebRecipe, crawl: Crawl, scratch: Path, seed: int) -> Settled
         left = drop_contaminated(recipe, settled, crawl, left)
     if recipe.lines.documents:
         left = drop_emptied(recipe, settled, crawl, left, scratch)
-    settled.held_out[chosen([bytes(key) for key in left.keys], left.rows.tolist(), recipe.held_out, seed)] = True
+    settled.held_out[chosen(left.keys, left.rows, recipe.held_out, seed)] = True
     follow(settled)
     name_clusters(settled, crawl)
     return settled
@@ -237,12 +237,13 @@ def least_words(recipe: WebRecipe) -> int:
     return max(recipe.rules.min_words, 1)
 
 
-def chosen(keys: list[bytes], names: list[int], share: float, seed: int) -> list[int]:
-    """The held-out ones: those whose text hashes below `share`, so a page stays on its side when others come or go; one at least of two."""
-    numbers = [xxhash.xxh3_64_intdigest(key, seed=seed % 2**64) / 2**64 for key in keys]
-    found = [name for name, number in zip(names, numbers, strict=True) if number < share]
-    if not found and share > 0 and len(names) > 1:
-        found = [names[numbers.index(min(numbers))]]
+def chosen(keys: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The held-out rows: those whose text hashes below `share`, so a page stays on its side when others come or go; one at least of two."""
+    hashes = (xxhash.xxh3_64_intdigest(key, seed=seed % 2**64) / 2**64 for key in keys)
+    numbers = np.fromiter(hashes, np.float64, len(keys))  # eight bytes a page, and no Python number of each
+    found = rows[numbers < share]
+    if not len(found) and share > 0 and len(rows) > 1:
+        found = rows[[int(np.argmin(numbers))]]
     return found
 
 

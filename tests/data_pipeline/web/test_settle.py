@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.funnel import Funnel
@@ -13,7 +14,7 @@ from data_pipeline.web.recipe import Thresholds, WebRecipe
 from data_pipeline.web.route import ledger_rows
 from data_pipeline.web.rules import Minimum, threshold_rules
 from data_pipeline.web.same_address import address_key
-from data_pipeline.web.settle import EXACT, NEAR, PASSED, SAME_ADDRESS, Crawl, chosen, settle
+from data_pipeline.web.settle import EXACT, KEY, NEAR, PASSED, SAME_ADDRESS, Crawl, chosen, settle
 from data_pipeline.web.tables import SEGMENT, VALUES
 
 RECIPE = WebRecipe(languages=(), held_out=0.0, rules=Thresholds(min_words=1))
@@ -147,13 +148,15 @@ def test_a_page_of_nothing_but_repeated_lines_is_dropped_whatever_the_rules_allo
 
 
 def test_held_out_pages_are_chosen_by_their_text() -> None:
-    keys = [bytes([number]) for number in range(200)]
-    first = chosen(keys, list(range(200)), 0.1, 0)
+    texts = [bytes([number]) * 16 for number in range(200)]
+    keys, rows = np.frombuffer(b"".join(texts), KEY), np.arange(200)
+    first = chosen(keys, rows, 0.1, 0).tolist()
+    assert first == [row for row, text in enumerate(texts) if xxhash.xxh3_64_intdigest(text, seed=0) < 0.1 * 2**64]
     assert 5 < len(first) < 40
-    assert chosen(keys[:100], list(range(100)), 0.1, 0) == [one for one in first if one < 100]  # others come and go, it stays
-    assert chosen(keys, list(range(200)), 0.1, 1) != first
-    assert len(chosen(keys[:2], [0, 1], 1e-12, 0)) == 1
-    assert chosen(keys, list(range(200)), 0.0, 0) == []
+    assert chosen(keys[:100], rows[:100], 0.1, 0).tolist() == [one for one in first if one < 100]  # others come and go, it stays
+    assert chosen(keys, rows, 0.1, 1).tolist() != first
+    assert len(chosen(keys[:2], rows[:2], 1e-12, 0)) == 1
+    assert len(chosen(keys, rows, 0.0, 0)) == 0
 
 
 def test_an_empty_crawl_settles(tmp_path: Path) -> None:
