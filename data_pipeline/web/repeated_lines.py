@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import xxhash
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Section
@@ -30,10 +30,14 @@ class LineRules(Section):
     words: int = Field(default=4, ge=1, le=1000, description="shorter lines always stay: headings and code recur for good reasons")
     unit: Literal["line", "paragraph"] = Field(default="line", description="paragraph: lines up to the next empty one are one")
     scope: Literal["site", "crawl"] = Field(default="site", description="whether documents are counted per site or over the whole crawl")
-    span_words: int = Field(
-        default=0, ge=0, le=10_000, description="runs of this many words that an earlier page has go; 0: none; 50 is usual"
-    )
     keep_first: bool = Field(default=False, description="whether the first document that has the line keeps it")
+
+    @field_validator("documents")
+    @classmethod
+    def more_than_one(cls, documents: int) -> int:
+        if documents == 1:
+            raise ValueError("every line stands in one document; 2 or more, or 0 for none, is needed")
+        return documents
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,18 @@ def test_paragraphs_and_sites(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_first_document_of_a_line_is_told(tmp_path: Path) -> None:
+    texts = ["one of these", "two of these", "two of these\none of these", "three of these", "three of these"]
+    frequent = frequent_in(texts, RULES.model_copy(update={"documents": 2}), tmp_path)
+    first = {document: frequent.spared(document) for document in range(5)}
+    assert [len(first[document]) for document in range(5)] == [1, 1, 0, 1, 0]
+    assert frozenset().union(*first.values()) == frozenset(frequent.hashes.tolist())
+
+
 def test_off_by_default_and_wrong_calls(tmp_path: Path) -> None:
     assert LineRules().documents == 0
+    with pytest.raises(ValueError, match="2 or more, or 0 for none"):  # before anything is measured
+        LineRules(documents=1)
     with pytest.raises(InputError, match="2 or more make a line frequent"):
         LineCounter(tmp_path / "lines").settle(0)
     assert line_hashes("\n \n", RULES).tolist() == []
