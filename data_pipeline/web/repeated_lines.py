@@ -9,6 +9,7 @@ import itertools
 import shutil
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -48,9 +49,17 @@ class Frequent:
     counts: np.ndarray
     first: np.ndarray
 
+    @cached_property
+    def by_first(self) -> tuple[np.ndarray, np.ndarray]:
+        """The hashes in the order of their first documents, and those documents: rising."""
+        order = np.argsort(self.first, kind="stable")
+        return self.hashes[order], self.first[order]
+
     def spared(self, document: int) -> frozenset[int]:
         """The hashes of the lines that this document is the first to have."""
-        return frozenset(self.hashes[self.first == document].tolist())
+        hashes, documents = self.by_first
+        start, stop = np.searchsorted(documents, [document, document + 1])
+        return frozenset(hashes[start:stop].tolist())
 
 
 def units(lines: list[str], unit: str) -> Iterator[tuple[int, int, list[str]]]:
