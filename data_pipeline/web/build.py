@@ -99,8 +99,9 @@ def assemble(
         settled = settle(recipe, crawl, scratch, seed)
         shutil.rmtree(scratch)
         if not len(settled.fate):
+            damages = f"; {len(funnel.broken):,} damages, the first: {funnel.broken[0]}" if funnel.broken else ""
             raise InputError(
-                f"{', '.join(file.path for file in files[:3])}: an empty crawl: no page in {'it' if len(files) == 1 else 'them'}"
+                f"{', '.join(file.path for file in files[:3])}: an empty crawl: no page in {'it' if len(files) == 1 else 'them'}{damages}"
             )
         clock.lap("settle")
         route(recipe, crawl, settled, folder, funnel)

@@ -139,3 +139,12 @@ if __name__ == "__main__":
     subprocess.run(command, env=environment, check=True)
     assert hashes(tmp_path / "web") == hashes(undisturbed)
     assert json.loads((tmp_path / "web/speed.json").read_text())["pages_measured"] > 0
+
+
+def test_a_crawl_of_damaged_files_alone_says_what_is_wrong_and_keeps_the_build_before(tmp_path: Path) -> None:
+    crawl, run = write_crawl(tmp_path / "crawl", files=2, pages=1), tmp_path / "run"
+    (run / "web").mkdir(parents=True)
+    (crawl / "part-0.warc.gz").unlink()
+    with pytest.raises(InputError, match=r"an empty crawl: no page in it; 1 damages, the first: .*part-1.*truncated"):
+        build(RECIPE, crawl, run / "web", 0)
+    assert sorted(path.name for path in run.iterdir()) == ["measured", "web"]
