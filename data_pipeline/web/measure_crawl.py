@@ -13,7 +13,7 @@ from data_pipeline.web.measured import Measured, measure_page, warm_up
 from data_pipeline.web.reading import Broken, Page, Place, names_of, read_records
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
-from data_pipeline.web.segments import Facts, OpenSegment, begun, file_folder, segment_path, write_segment
+from data_pipeline.web.segments import Facts, OpenSegment, begun, clean, file_folder, segment_path, write_segment
 from data_pipeline.web.workers import Killed, Pool
 
 FORMAT = 1  # raised when the same page and recipe give other measured values
@@ -131,7 +131,7 @@ class CrawlMeasurer:
         while self.events and not self.events[0].page:
             event = self.events.popleft()
             if event.broken:
-                self.open.broken.append(event.broken)
+                self.open.broken.append(clean(event.broken))
             else:
                 self.cut(event, event.place, ends=True)
                 self.number = 0

@@ -75,8 +75,8 @@ def write_segment(path: str, file: str, pages: list[Measured], facts: Facts) -> 
 def columns(pages: list[Measured], file: str) -> list[pa.Array]:
     """The columns of SEGMENT, in its order."""
     found: dict[str, list[Any]] = {
-        "id": [one.page.id for one in pages],
-        "file": [file] * len(pages),
+        "id": [clean(one.page.id) for one in pages],
+        "file": [clean(file)] * len(pages),
         "offset": [int(one.page.id.rsplit(":", 2)[1]) for one in pages],
         "record": [int(one.page.id.rsplit(":", 2)[2]) for one in pages],
         "url": [clean(one.page.url) for one in pages],

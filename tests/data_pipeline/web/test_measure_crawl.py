@@ -148,3 +148,11 @@ def test_a_crawl_of_damaged_files_alone_says_what_is_wrong_and_keeps_the_build_b
     with pytest.raises(InputError, match=r"an empty crawl: no page in it; 1 damages, the first: .*part-1.*truncated"):
         build(RECIPE, crawl, run / "web", 0)
     assert sorted(path.name for path in run.iterdir()) == ["measured", "web"]
+
+
+def test_a_file_whose_name_is_no_unicode_is_measured(tmp_path: Path) -> None:
+    crawl = write_crawl(tmp_path / "crawl", files=2)
+    os.rename(crawl / "part-1.warc.gz", os.fsencode(crawl) + b"/part-\xff.warc.gz")
+    funnel = build(RECIPE, crawl, tmp_path / "run/web", 0)
+    assert len(funnel["broken_files"]) == 1
+    assert funnel["steps"][0]["documents"] == 17
