@@ -9,7 +9,7 @@ from data_pipeline import storage
 from data_pipeline.engine.journal import fingerprint
 from data_pipeline.errors import InputError
 from data_pipeline.web.domains import registered_domain
-from data_pipeline.web.measured import Measured, measure_page, warm_up
+from data_pipeline.web.measured import Measured, measure_page, size_of, warm_up
 from data_pipeline.web.reading import Broken, Page, Place, names_of, read_records
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
@@ -157,4 +157,4 @@ class CrawlMeasurer:
         """A page over which its worker died: too long or too much memory."""
         page = replace(result.task, html=b"", text="")
         refusal = Rejection("extraction_killed", "cpu_seconds", result.seconds, result.seconds)
-        return Measured(page, len(result.task.html), registered_domain(page.url), problem=refusal)
+        return Measured(page, size_of(result.task), registered_domain(page.url), problem=refusal)

@@ -43,7 +43,7 @@ class Measured:
 def measure_page(recipe: WebRecipe, page: Page) -> Measured:
     """Everything about one page; a pure function of the page, the recipe and the files that the recipe names."""
     tools = tools_of(recipe)
-    size = len(page.html) if page.html else len(page.text.encode("utf-8", "surrogatepass"))
+    size = size_of(page)
     domain, bare = tools.domain(page.url), replace(page, html=b"", text="")
     problem = problem_of(recipe, tools, page)
     if problem is not None:
@@ -69,6 +69,11 @@ def measure_page(recipe: WebRecipe, page: Page) -> Measured:
         tools.hits(hashes),
         tools.quality(text),
     )
+
+
+def size_of(page: Page) -> int:
+    """Bytes of what the record holds: HTML, or text where it came as text."""
+    return len(page.html) if page.html else len(page.text.encode("utf-8", "surrogatepass"))
 
 
 def warm_up(recipe: WebRecipe) -> None:

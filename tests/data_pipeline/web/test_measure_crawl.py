@@ -15,9 +15,12 @@ from data_pipeline.errors import InputError
 from data_pipeline.storage import sha256_of
 from data_pipeline.web.build import build
 from data_pipeline.web.measure_crawl import CrawlMeasurer, crawl_files
+from data_pipeline.web.reading import Page
 from data_pipeline.web.recipe import Thresholds
+from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.segments import begun, facts_of, segment_path
 from data_pipeline.web.warc_writer import WarcWriter
+from data_pipeline.web.workers import Killed
 from tests.data_pipeline.web.small_crawl import RECIPE, make_small, page, write_crawl
 
 FILES = ("kept.parquet", "held_out.parquet", "dropped.parquet", "ledger.parquet", "funnel.json")
@@ -156,3 +159,11 @@ def test_a_file_whose_name_is_no_unicode_is_measured(tmp_path: Path) -> None:
     funnel = build(RECIPE, crawl, tmp_path / "run/web", 0)
     assert len(funnel["broken_files"]) == 1
     assert funnel["steps"][0]["documents"] == 17
+
+
+def test_what_a_killed_page_held_is_counted(tmp_path: Path) -> None:
+    measurer = CrawlMeasurer(RECIPE, str(tmp_path))
+    for html, text in ((b"<p>12345", ""), (b"", "123456\N{COPYRIGHT SIGN}")):
+        killed = measurer.killed(Killed(Page("a:0:1", "http://example.org/", html, "", text=text), 30.0))
+        assert (killed.html_bytes, killed.page.html, killed.page.text) == (8, b"", "")
+        assert killed.problem == Rejection("extraction_killed", "cpu_seconds", 30.0, 30.0)
