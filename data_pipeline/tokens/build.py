@@ -12,6 +12,7 @@ from data_pipeline.run_folder import RunFolder
 from data_pipeline.storage import open_read, read_json_lines
 from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
 from data_pipeline.tokens.shards import tokenize
+from data_pipeline.tokens.text_file import fingerprint_of
 from data_pipeline.tokens.tokenizer import train_tokenizer
 
 Progress = Callable[[str, int, int], None]  # source, documents so far, tokens so far
@@ -41,7 +42,7 @@ def tokenize_run(recipe: TokensRecipe, run: RunFolder, on_progress: Progress | N
         texts = column_texts(path, only_clean=source == "web_clean")
         counted = CountedBytes(texts)
         told = (lambda documents, tokens, name=source: on_progress(name, documents, tokens)) if on_progress else None
-        manifest = tokenize(recipe, run.tokenizer, source, counted, run.tokens / source, told)
+        manifest = tokenize(recipe, run.tokenizer, source, counted, run.tokens / source, told, fingerprint_of(path))
         facts[source] = {
             "documents": manifest["documents"],
             "tokens": manifest["tokens"],

@@ -34,10 +34,12 @@ def tokenize(
     texts: Iterable[str],
     out: Path,
     on_progress: Callable[[int, int], None] | None = None,
+    made_from: str = "",
 ) -> dict[str, Any]:
     """Writes the texts of one source as shards into the folder `out`, complete or not at all; returns the manifest.
 
-    Empty texts are left out. `on_progress` is told documents and tokens so far, after every batch.
+    Empty texts are left out. `on_progress` is told documents and tokens so far, after every batch. `made_from`, the
+    fingerprint of the file that the texts came from, is noted in the manifest.
     """
     tokenizer = load_tokenizer(tokenizer_folder)
     end = end_of_text_id(tokenizer)
@@ -63,6 +65,7 @@ def tokenize(
             "tokens": writer.tokens,
             "documents": writer.documents,
             "shards": writer.shards,
+            **({"texts": made_from} if made_from else {}),
         }
         write_json(folder / "manifest.json", manifest)
     return manifest
@@ -123,6 +126,7 @@ class TokenShards:
         self.tokenizer_sha256: str = manifest["tokenizer_sha256"]
         self.num_tokens: int = manifest["tokens"]
         self.num_documents: int = manifest["documents"]
+        self.manifest = manifest
         self.shards: list[dict[str, Any]] = manifest["shards"]
         self.fingerprint = [
             self.tokenizer_sha256,

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from data_pipeline.errors import InputError
 from data_pipeline.run_folder import RunFolder
 from data_pipeline.tokens.shards import TokenShards
+from data_pipeline.tokens.text_file import mismatch
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rules import Maximum, rules_of, threshold_rules
 from data_pipeline.web.tables import LEDGER, PERSONAL
@@ -141,8 +142,9 @@ def tokens_of(run: RunFolder, source: str, row: dict[str, Any]) -> dict[str, Any
         found = pc.call_function("index", [ids], pc.IndexOptions(pa.scalar(row["id"], pa.string()))).as_py()
         document = documents + found if found >= 0 else document
         documents += len(ids)
-    if documents != shards.num_documents:
-        return {"told": f"the shards hold {shards.num_documents:,} documents and the build {documents:,}: they are of another build"}
+    other = mismatch(shards.manifest, run.web / "kept.parquet", documents)
+    if other:
+        return {"told": other}
     if document < 0:
         return {"told": "kept.parquet does not have this page: it is of another build than the ledger"}
     ends = shards.ends()
@@ -194,10 +196,9 @@ def page_of_token(run: RunFolder, source: str, token: int) -> str:
         if documents <= wanted < documents + len(ids):
             page = ids[wanted - documents].as_py()
         documents += len(ids)
-    if documents != shards.num_documents:
-        raise InputError(
-            f"{run.tokens / source}: {shards.num_documents:,} documents, and the build has {documents:,}: the tokens are of another build"
-        )
+    other = mismatch(shards.manifest, run.web / "kept.parquet", documents)
+    if other:
+        raise InputError(f"{run.tokens / source}: {other}; run `phial data tokenize` again")
     return page
 
 

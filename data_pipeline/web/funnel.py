@@ -49,6 +49,7 @@ class Funnel:
         """The routed rows of one batch."""
         texts, words = numbers(batch, "text_bytes"), numbers(batch, "words")
         outcome, reason = strings(batch, "outcome"), strings(batch, "reason")
+        left_texts, left_words = texts - numbers(batch, "removed_bytes"), words - numbers(batch, "removed_words")
         self.records += batch.num_rows
         self.html_bytes += int(numbers(batch, "html_bytes").sum())
         self.text_bytes += int(texts.sum())
@@ -61,7 +62,7 @@ class Funnel:
             (self.held_out, outcome == "held_out"),
             (self.clean, (outcome == "kept") & clean),
         ):
-            total.update({"documents": int(mask.sum()), "text_bytes": int(texts[mask].sum()), "words": int(words[mask].sum())})
+            total.update({"documents": int(mask.sum()), "text_bytes": int(left_texts[mask].sum()), "words": int(left_words[mask].sum())})
         for kind in PERSONAL:
             self.personal[kind] += int(numbers(batch, f"personal_{kind}")[outcome != "dropped"].sum())
         for name in dict.fromkeys(reason[reason != ""].tolist()):

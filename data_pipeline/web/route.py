@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.web.funnel import Funnel
+from data_pipeline.web.measures import measure
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.settle import (
     ANSWER,
@@ -38,27 +39,33 @@ def route(recipe: WebRecipe, crawl: Crawl, settled: Settled, folder: Path, funne
         TableWriter(folder / "ledger.parquet", LEDGER) as ledger,
     ):
         for place, batch in crawl.batches(names):
-            rows = ledger_rows(recipe, batch, place, settled, labels)
+            rows = without_lines(ledger_rows(recipe, batch, place, settled, labels), place, settled)
             outcome = np.array(rows.column("outcome").to_pylist())
             funnel.count(rows)
             ledger.add(rows)
             for writer, name in ((kept, "kept"), (held_out, "held_out"), (dropped, "dropped")):
                 chosen = np.flatnonzero(outcome == name)
                 if len(chosen):
-                    part = rows.take(pa.array(chosen))
-                    writer.add(part if name == "dropped" else without_lines(part, place + chosen, settled))
+                    writer.add(rows.take(pa.array(chosen)))
 
 
-def without_lines(rows: pa.RecordBatch, places: np.ndarray, settled: Settled) -> pa.RecordBatch:
-    """Kept rows with their repeated lines taken out."""
+def without_lines(rows: pa.RecordBatch, place: int, settled: Settled) -> pa.RecordBatch:
+    """Rows from `place` on, those that stay with their repeated lines taken out, and what they lost with them."""
     if settled.lines is None:
         return rows
+    stays = np.array(rows.column("outcome").to_pylist()) != "dropped"
     texts, domains = rows.column("text").to_pylist(), rows.column("domain").to_pylist()
-    edited = [settled.lines.edit(place, text, domain) for place, text, domain in zip(places.tolist(), texts, domains, strict=True)]
-    columns = {name: rows.column(name) for name in rows.schema.names}
-    columns["text"] = pa.array([text for text, _ in edited])
-    columns["removed_characters"] = pa.array([lost for _, lost in edited], pa.int64())
-    return pa.RecordBatch.from_pydict(columns)
+    lost = {name: np.zeros(rows.num_rows, np.int64) for name in ("removed_characters", "removed_bytes", "removed_words")}
+    words = rows.column("words").to_pylist()
+    for number in np.flatnonzero(stays).tolist():
+        edited, characters = settled.lines.edit(place + number, texts[number], domains[number])
+        if characters:
+            lost["removed_characters"][number] = characters
+            lost["removed_bytes"][number] = len(texts[number].encode()) - len(edited.encode())
+            lost["removed_words"][number] = words[number] - measure(edited)[0].words
+            texts[number] = edited
+    columns = {name: rows.column(name) for name in rows.schema.names} | {"text": pa.array(texts, pa.string())}
+    return pa.RecordBatch.from_pydict(columns | {name: pa.array(values) for name, values in lost.items()})
 
 
 def ledger_rows(
@@ -89,7 +96,7 @@ def ledger_rows(
         "source": ["web"] * size,
         "kind": [""] * size,
         "family": [""] * size,
-        "removed_characters": np.zeros(size, np.int64),
+        **{name: np.zeros(size, np.int64) for name in ("removed_characters", "removed_bytes", "removed_words")},
     }
     columns = {name: batch.column(name) for name in batch.schema.names} | {name: pa.array(values) for name, values in added.items()}
     return pa.RecordBatch.from_pydict(columns)
@@ -107,7 +114,7 @@ def drop_settled(recipe: WebRecipe, verdicts: Verdicts, settled: Settled, places
         ANSWER: recipe.decontamination.near_coverage,
         EMPTIED: float(least_words(recipe)),
     }
-    for fate, (reason, measure) in REASONS.items():
+    for fate, (reason, measured_by) in REASONS.items():
         rows = np.flatnonzero(fates == fate)
-        verdicts.drop(rows, reason, measure, settled.value[places[rows]].astype(float), thresholds[fate])
+        verdicts.drop(rows, reason, measured_by, settled.value[places[rows]].astype(float), thresholds[fate])
     assert not (verdicts.passed & (fates != PASSED)).any()

@@ -7,6 +7,7 @@ for each page that the rules kept, and some twenty bytes for each that they did 
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -139,13 +140,15 @@ def keys_of(batch: pa.RecordBatch, name: str) -> np.ndarray:
 
 
 def seconds_of(times: np.ndarray) -> np.ndarray:
-    """WARC dates as seconds since 1970, 0 where there is none that can be read."""
+    """WARC dates (ISO 8601, UTC unless they say otherwise) as seconds since 1970, 0 where there is none that can be read."""
     found = np.zeros(len(times))
     for place, time in enumerate(times):
         try:
-            found[place] = np.datetime64(time.removesuffix("Z"), "s").astype(np.int64) if time else 0
-        except (ValueError, OverflowError):
+            date = datetime.fromisoformat(time) if time else None
+        except ValueError:
             continue
+        if date is not None:
+            found[place] = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     return found
 
 

@@ -45,7 +45,15 @@ KEYS = [("text_key", pa.binary()), ("address_key", pa.binary()), ("signature", p
 SEGMENT = pa.schema([*PLACE, *MEASURES, *PROBLEM, *KEYS, ("text", pa.string())])
 # One row per record of the crawl, with what became of it.
 LEDGER = pa.schema(
-    [*PLACE, *MEASURES, *strings("contamination"), *REJECTION, *strings("cluster", "representative", "outcome"), ("clean", pa.bool_())]
+    [
+        *PLACE,
+        *MEASURES,
+        *strings("contamination"),
+        *REJECTION,
+        *strings("cluster", "representative", "outcome"),
+        ("clean", pa.bool_()),
+        *numbers("removed_bytes", "removed_words"),  # with repeated lines; text_bytes and words are from before
+    ]
 )
 KEPT = pa.schema(
     [

@@ -13,7 +13,7 @@ from data_pipeline.errors import InputError
 BATCH = 65_536
 NEEDED = ("id", "outcome")
 # Numbers that say where a page lies or what dropped it, not what was measured of it.
-NO_MEASURES = frozenset({"offset", "record", "value", "threshold"})
+NO_MEASURES = frozenset({"offset", "record", "value", "threshold", "removed_bytes", "removed_words"})
 CODED = ("file", "domain", "snapshot", "language", "second_language", "extraction", "quality_kind", "robots", "licence")
 
 

@@ -23,6 +23,7 @@ def record_of(
 ) -> dict[str, Any]:
     """All but the times; `folder` is the build's."""
     total = {name: sum(found.outcomes[one][name] for one in ("kept", "held_out", "dropped")) for name in found.outcomes["kept"]}
+    total = {name: count + found.removed.get(name, 0) for name, count in total.items()}
     reasons = reason_rows(found)
     return {
         "format": 1,

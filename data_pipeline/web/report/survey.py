@@ -60,6 +60,7 @@ class Survey:
     whole_numbers: set[str]
     personal: dict[str, int]
     benchmarks: Counter[str]
+    removed: dict[str, int]  # with repeated lines: text_bytes and words of pages that stay, which their outcome does not count
     second_opinions: int
     missing: list[str]  # columns that this build's ledger does not have
 
@@ -80,10 +81,12 @@ def survey(ledger: Ledger, expected: list[str]) -> Survey:
         {name for name in measures if ledger.whole_numbers(name)},
         {kind: 0 for kind in PERSONAL if f"personal_{kind}" in ledger.names},
         Counter(),
+        {"text_bytes": 0, "words": 0},
         0,
         [name for name in expected if name not in ledger.names],
     )
     columns = [*measures, *TALLIED, "outcome", "clean", "reason", "measure", "value", "threshold", "contamination", "second_language"]
+    columns += ["removed_bytes", "removed_words"]
     for rows in ledger.batches([*columns, *(f"personal_{kind}" for kind in found.personal)]):
         count(found, rows)
     return found
@@ -93,9 +96,13 @@ def count(found: Survey, rows: Rows) -> None:
     """One batch."""
     sums = sums_of(rows)
     clean = rows.flags("clean") & (sums["kept"] > 0)
+    removed = {"text_bytes": rows.counts("removed_bytes"), "words": rows.counts("removed_words")}
+    left = sums | {name: sums[name] - lost for name, lost in removed.items()}
     for name in ("kept", "held_out", "dropped"):
-        add_up(found.outcomes[name], sums, rows.equals("outcome", name))
-    add_up(found.outcomes["clean"], sums, clean)
+        add_up(found.outcomes[name], left, rows.equals("outcome", name))
+    add_up(found.outcomes["clean"], left, clean)
+    for name, lost in removed.items():
+        found.removed[name] += int(lost.sum())
     for name, tally in found.tallies.items():
         tally.add(rows.strings(name), sums)
     count_reasons(found, rows, sums)
@@ -113,6 +120,7 @@ def sums_of(rows: Rows) -> dict[str, np.ndarray]:
     codes, reasons = rows.codes("reason")
     passed = np.array([not reason or passed_rules(reason) for reason in reasons])[codes]
     texts = rows.counts("text_bytes")
+    left = texts - rows.counts("removed_bytes")
     return {
         "documents": np.ones(rows.size, np.int64),
         "html_bytes": rows.counts("html_bytes"),
@@ -120,8 +128,8 @@ def sums_of(rows: Rows) -> dict[str, np.ndarray]:
         "words": rows.counts("words"),
         "passed": passed.astype(np.int64),
         "kept": kept.astype(np.int64),
-        "kept_text_bytes": texts * kept,
-        "clean_text_bytes": texts * (kept & rows.flags("clean")),
+        "kept_text_bytes": left * kept,
+        "clean_text_bytes": left * (kept & rows.flags("clean")),
     }
 
 

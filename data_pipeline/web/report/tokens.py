@@ -5,10 +5,14 @@ from typing import Any
 
 from data_pipeline.errors import InputError
 from data_pipeline.tokens.shards import read_manifest
+from data_pipeline.tokens.text_file import mismatch
 
 
-def tokens_of(folder: Path, outcomes: dict[str, dict[str, int]], assumed: float) -> dict[str, Any]:
-    """Of a run's tokens/: `bytes_per_token`, whether it is `measured`, the tokens of each source, and a line where shards do not fit."""
+def tokens_of(folder: Path, kept: Path, outcomes: dict[str, dict[str, int]], assumed: float) -> dict[str, Any]:
+    """Of a run's tokens/ in `folder`, made from the build's `kept` pages.
+
+    `bytes_per_token`, whether it is `measured`, the tokens of each source, and a line where shards do not fit.
+    """
     told = {"web": "kept", "web_clean": "clean"}
     found: dict[str, Any] = {"bytes_per_token": assumed, "measured": False, "sources": {}, "note": ""}
     for source, outcome in told.items():
@@ -19,11 +23,9 @@ def tokens_of(folder: Path, outcomes: dict[str, dict[str, int]], assumed: float)
         except InputError as error:
             found["note"] = str(error).removeprefix(f"{folder}/")
             continue
-        documents = outcomes[outcome]["documents"]
-        if manifest["documents"] != documents:
-            found["note"] = (
-                f"tokens/{source} holds {manifest['documents']:,} documents and this build {documents:,}: they are of another build"
-            )
+        other = mismatch(manifest, kept, outcomes[outcome]["documents"])
+        if other:
+            found["note"] = f"tokens/{source}: {other}"
             continue
         found["sources"][source] = manifest["tokens"]
     if found["sources"].get("web"):

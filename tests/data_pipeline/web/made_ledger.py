@@ -176,7 +176,7 @@ def chunk_of(
         "source": np.full(size, "web", object),
         "kind": np.full(size, "", object),
         "family": np.full(size, "", object),
-        "removed_characters": np.zeros(size, np.int64),
+        **{name: np.zeros(size, np.int64) for name in ("removed_characters", "removed_bytes", "removed_words")},
         "text": words_of(size, chance, nasty) if texts else np.full(size, "", object),
     }
     return pa.RecordBatch.from_pydict({name: masked(name, column, empty) for name, column in columns.items()}, full_schema())

@@ -1,6 +1,7 @@
 """A page's story: the ledger's facts, the rules it meets, its cluster, and the tokens that its text became."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_tokens_of_another_build_are_not_told(run: RunFolder, tmp_path: Path) ->
     assert "of another build" in explain(other, RECIPE, name)["tokens"]["web"]["told"]
     with pytest.raises(InputError, match="of another build"):
         page_of_token(other, "web", 0)
+    pq.write_table(kept.take([0, 0, *range(2, kept.num_rows)]), tmp_path / "web/kept.parquet")  # as many pages as there were
+    assert "another kept.parquet" in explain(other, RECIPE, name)["tokens"]["web"]["told"]
 
 
 def test_the_verb(run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -156,7 +159,10 @@ def test_an_older_ledger_is_told_without_what_it_lacks(tmp_path: Path) -> None:
 
 def test_no_text_is_read_to_find_tokens(run: RunFolder, tmp_path: Path) -> None:
     other = RunFolder(tmp_path)
-    (tmp_path / "tokens").symlink_to(run.tokens)
+    shutil.copytree(run.tokens, tmp_path / "tokens")
+    manifest = json.loads((run.tokens / "web/manifest.json").read_text())
+    del manifest["texts"]  # which would tell this kept.parquet from the real one
+    (tmp_path / "tokens/web/manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "web").mkdir()
     (tmp_path / "web/ledger.parquet").symlink_to(run.web / "ledger.parquet")
     kept = pq.read_table(run.web / "kept.parquet")

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from data_pipeline.web.duplicates import signature, text_key
 from data_pipeline.web.funnel import Funnel
 from data_pipeline.web.measures import measure
 from data_pipeline.web.recipe import Thresholds, WebRecipe
-from data_pipeline.web.route import ledger_rows
+from data_pipeline.web.route import ledger_rows, route
 from data_pipeline.web.rules import Minimum, threshold_rules
 from data_pipeline.web.same_address import address_key
-from data_pipeline.web.settle import EXACT, KEY, NEAR, PASSED, SAME_ADDRESS, Crawl, chosen, settle
+from data_pipeline.web.settle import EXACT, KEY, NEAR, PASSED, SAME_ADDRESS, Crawl, chosen, seconds_of, settle
 from data_pipeline.web.tables import SEGMENT, VALUES
 
 RECIPE = WebRecipe(languages=(), held_out=0.0, rules=Thresholds(min_words=1))
@@ -133,6 +134,28 @@ def test_repeated_lines_are_taken_out_and_empty_pages_dropped(tmp_path: Path) ->
         funnel.count(ledger_rows(recipe, batch, place, found))
     left = {one["step"]: one["documents"] for one in funnel.record()["steps"]}
     assert [left["pass the quality rules"], left["without benchmark items"], left["with text beside repeated lines"]] == [5, 5, 4]
+    funnel = Funnel(0)
+    (tmp_path / "out").mkdir()
+    route(recipe, crawl, found, tmp_path / "out", funnel)
+    kept = pq.read_table(tmp_path / "out/kept.parquet").column("text").to_pylist()
+    ledger = pq.read_table(tmp_path / "out/ledger.parquet").to_pylist()
+    assert funnel.kept["text_bytes"] == sum(len(text.encode()) for text in kept) < sum(map(len, texts))
+    assert funnel.kept["words"] == sum(measure(text)[0].words for text in kept)
+    assert sum(one["removed_bytes"] for one in ledger) == sum(map(len, texts)) - funnel.kept["text_bytes"]
+
+
+def test_dates_are_read_or_are_none() -> None:
+    dates = [
+        "2024-01-01T00:00:00Z",
+        "2024-01-01",
+        "2024-01-01T01:00:00+01:00",
+        "now",
+        "today",
+        "",
+        "20240101000000",
+        "9999-99-99T00:00:00Z",
+    ]
+    assert seconds_of(np.array(dates, object)).tolist() == [1704067200.0] * 3 + [0.0] * 5
 
 
 def test_a_page_of_nothing_but_repeated_lines_is_dropped_whatever_the_rules_allow(tmp_path: Path) -> None:
