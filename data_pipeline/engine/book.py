@@ -24,6 +24,7 @@ from data_pipeline.engine.store import Store
 ERROR, LIMIT, LOST, RETURNED, UNDONE = "error", "limit", "lost", "returned", "undone"
 OWN = (ERROR, LIMIT)
 LONGEST_BACKOFF_SECONDS = 60.0
+LARGEST_ERROR_BYTES = 2**20  # of a pickled exception: its record is read by drivers and workers alike
 
 
 @dataclass(kw_only=True)
@@ -161,9 +162,11 @@ def as_json(record: dict[str, Any]) -> bytes:
 
 
 def pack_error(error: BaseException) -> str | None:
-    """The exception as text that `unpack_error` reads; None where it does not come back as it was."""
+    """The exception as text that `error_of` reads; None where it does not come back as it was, or holds too much."""
     try:
         content = pickle.dumps(error)
+        if len(content) > LARGEST_ERROR_BYTES:
+            return None
         pickle.loads(content)
     except Exception:  # an exception class may do anything when it is made again
         return None

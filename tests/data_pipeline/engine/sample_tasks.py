@@ -51,6 +51,10 @@ def fail(kind: str) -> str:
         raise ConnectionResetError(104, "mine, not the store's")
     if kind == "unpicklable":
         raise Local("cannot come back")
+    if kind == "untold":
+        raise Untold
+    if kind == "huge":
+        raise ValueError(b"x" * 2**21)
     if kind == "exit":
         raise SystemExit(3)
     if kind == "die":
@@ -63,6 +67,13 @@ class Local(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, 1)
+
+
+class Untold(Exception):
+    """An exception that cannot be shown as text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
 
 
 def fail_until(parameter: tuple[str, int]) -> int:

@@ -129,7 +129,7 @@ def test_a_process_that_holds_too_much_is_replaced(tmp_path: Path) -> None:
 def test_failures_are_tried_again_then_dead_and_the_others_go_on(engine: Engine, tmp_path: Path) -> None:
     (late,) = engine.map(tasks.fail_until, [(str(tmp_path / "late"), 2)], limits=QUICK)
     assert (late.result(), late.attempts) == (2, 2)
-    kinds = ["OSError", "unpicklable", "exit", "die", "fine"]
+    kinds = ["OSError", "unpicklable", "exit", "die", "untold", "huge", "fine"]
     found = {future.parameters: future for future in engine.map(tasks.fail, kinds, limits=QUICK)}
     assert found["fine"].result() == "fine"
     with pytest.raises(ConnectionResetError, match="mine, not the store's") as told:
@@ -142,9 +142,13 @@ def test_failures_are_tried_again_then_dead_and_the_others_go_on(engine: Engine,
         found["exit"].result()
     with pytest.raises(WorkerLost, match="SIGKILL"):
         found["die"].result()
-    assert [found[kind].attempts for kind in kinds[:4]] == [2, 2, 2, 2]
+    assert found["untold"].record["text"] == "Untold: it cannot be shown as text"
+    with pytest.raises(TaskError, match="ValueError"):
+        found["huge"].result()
+    assert (found["huge"].record.get("error"), len(str(found["huge"].record)) < 20_000) == (None, True)
+    assert [found[kind].attempts for kind in kinds[:6]] == [2] * 6
     letters = {letter.parameters: letter for letter in engine.dead_letters() if letter.parameters in kinds}
-    assert set(letters) == set(kinds[:4])
+    assert set(letters) == set(kinds[:6])
     assert letters["OSError"].error == "ConnectionResetError: [Errno 104] mine, not the store's"
 
 
