@@ -35,6 +35,11 @@ def slow_line(parameter: tuple[str, int, float]) -> int:
     return number * number
 
 
+def pause(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 def hang(seconds: float) -> None:
     """Sleeps in C, where no Python signal handler runs."""
     ctypes.PyDLL(None).usleep(int(1e6 * seconds))  # PyDLL keeps the interpreter's lock as well

@@ -197,6 +197,18 @@ def test_bad_settings_are_one_line(make: object, said: str) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_futures_are_waited_for_as_long_as_somebody_works(tmp_path: Path) -> None:
+    pauses = [0.3, 0.31, 0.32, 0.33]
+    with Engine(tmp_path, workers=1) as engine:
+        coming = engine.map(tasks.pause, pauses)
+        assert next(coming).result() in pauses
+        coming = engine.map(tasks.pause, pauses)  # the first iterator ends only now, and must not take the plan with it
+        assert {future.result() for future in coming} == set(pauses)
+        late = engine.map(tasks.pause, [600.0])
+    with pytest.raises(InputError, match="the engine is closed"):
+        next(late)
+
+
 def test_identity_is_of_values_not_of_pickles() -> None:
     one = "a word" + str(len("x"))
     shared, apart = [one, one], ["a word1", "a word" + str(1)]
