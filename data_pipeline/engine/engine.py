@@ -177,14 +177,15 @@ class Engine:
         if not parameters:
             return iter(())
         plan = make_plan(self.store, function, form, parameters, references, limits.model_dump())
-        self._open_budget()
         view = self.book.view(values=True)
         for task in view.done.intersection(plan.tasks) - view.values:
             self.book.undo(task)
             view.done.discard(task)
+        opened = any(view.open(task) for task in plan.tasks)
+        if opened:  # what is done costs nothing, also when the budget is spent
+            self._open_budget()
         news: News = queue.SimpleQueue()
         self._listeners.append(news)
-        opened = any(view.open(task) for task in plan.tasks)
         if opened:
             if self._crew is not None:
                 self._crew.open(plan)

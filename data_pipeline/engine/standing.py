@@ -77,6 +77,8 @@ def watch(crew: Crew, store: Store, seconds: float | None, idle_seconds: float |
         busy = bool(opened) and not crew.picker.finished and not crew.picker.paused
         if busy or crew.did != done_before:
             last_busy, done_before = now, crew.did
+        elif crew.picker.paused and crew.busy:
+            pass  # what is under way when the budget is spent comes to its end
         elif idle_seconds is None:
             return "budget" if crew.picker.paused else "done"
         elif now - last_busy >= idle_seconds:

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from data_pipeline.engine import Budget, Engine, LimitExceeded, Limits, TaskError, WorkerLost
 from data_pipeline.engine.identity import digest
+from data_pipeline.engine.standing import stand
 from data_pipeline.errors import InputError
 from tests.data_pipeline.engine import sample_tasks as tasks
 
@@ -177,8 +179,31 @@ def test_the_budget_stops_the_run_and_is_raised(tmp_path: Path) -> None:
         engine.budget = Budget(core_hours=1, price_per_core_hour=3600)
         assert sorted(future.result() for future in engine.map(tasks.slow_line, parameters)) == [n * n for n in range(8)]
         assert (engine.costs().tasks, engine.costs().lost) == (8, 0)
+    with Engine(tmp_path / "journal", workers=1, budget=Budget(core_hours=1e-9)) as engine:  # a rerun costs nothing
+        assert sorted(future.result() for future in engine.map(tasks.slow_line, parameters)) == [n * n for n in range(8)]
     calls = (tmp_path / "calls").read_text().split()
     assert sorted(set(calls)) == sorted(calls)  # what was done, or under way, before the budget ended was kept
+
+
+def test_what_is_under_way_when_the_budget_ends_is_kept(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="the budget is spent"),
+        Engine(tmp_path, workers=2, budget=Budget(core_hours=0.2 / 3600)) as engine,
+    ):
+        list(engine.map(tasks.pause, [0.3, 4.0], limits=QUICK))
+    with Engine(tmp_path, workers=0) as engine:
+        assert sorted(future.result() for future in engine.map(tasks.pause, [0.3, 4.0], limits=QUICK)) == [0.3, 4.0]
+        waiting = engine.map(tasks.pause, [0.4, 4.1, 4.2], limits=QUICK)
+        told: dict[str, object] = {}
+        crew = threading.Thread(target=lambda: told.update(stand(str(tmp_path), workers=2, signals=False)))
+        crew.start()
+        while len(engine.book.view().claims) < 4:
+            time.sleep(0.05)
+        engine.store.write("paused.json", b"{}")  # as the driver does, wherever it is
+        crew.join()
+        assert told["ended"] == "budget"
+        assert engine.book.view().tries == {}
+        waiting.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
