@@ -25,6 +25,8 @@ class Store:
         self.local = is_local(self.url)
         self.files, base = filesystem(self.url)
         self.base = base.rstrip("/")
+        if self.local:  # it is handed to workers, and a task may change the working folder
+            self.url = self.base
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.url,)

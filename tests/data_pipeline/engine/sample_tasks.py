@@ -35,6 +35,13 @@ def slow_line(parameter: tuple[str, int, float]) -> int:
     return number * number
 
 
+def leave(folder: str) -> str:
+    """Changes the process's working folder."""
+    Path(folder).mkdir(exist_ok=True)
+    os.chdir(folder)
+    return folder
+
+
 def pause(seconds: float) -> float:
     time.sleep(seconds)
     return seconds

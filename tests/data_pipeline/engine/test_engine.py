@@ -222,6 +222,14 @@ def test_bad_settings_are_one_line(make: object, said: str) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_a_journal_by_a_relative_path_is_one_for_workers_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Engine("runs/tasks", workers=1) as engine:
+        assert engine.bcast({"a": "x"}).url == str(tmp_path / "runs/tasks")
+        found = engine.map(tasks.leave, [str(tmp_path / name) for name in "abc"], limits=QUICK)
+        assert len({future.result() for future in found}) == 3
+
+
 def test_futures_are_waited_for_as_long_as_somebody_works(tmp_path: Path) -> None:
     pauses = [0.3, 0.31, 0.32, 0.33]
     with Engine(tmp_path, workers=1) as engine:
