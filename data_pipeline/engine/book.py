@@ -20,6 +20,7 @@ from typing import Any
 
 from data_pipeline.engine.errors import LimitExceeded, TaskError, WorkerLost
 from data_pipeline.engine.store import Store
+from data_pipeline.errors import InputError
 
 ERROR, LIMIT, LOST, RETURNED, UNDONE = "error", "limit", "lost", "returned", "undone"
 OWN = (ERROR, LIMIT)
@@ -84,11 +85,16 @@ class Book:
         )
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """A record as it stands; None where there is none."""
+        """A record as it stands; None where there is none, and one line where it is damaged."""
         try:
-            return json.loads(self.store.read(name))
+            found = json.loads(self.store.read(name))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise InputError(f"{self.store.url}/{name}: not a record ({error}); remove it and run again") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{self.store.url}/{name}: not a record; remove it and run again")
+        return found
 
     def done(self, task: str) -> dict[str, Any] | None:
         """The done record; it is asked for anew each time, since a result may be taken back."""
@@ -107,15 +113,15 @@ class Book:
 
     def fail(self, task: str, number: int, kind: str, **facts: Any) -> bool:
         """Ends a try without a result; false where another worker has ended it."""
-        return self.store.create(f"tries/{task}.{number}.json", as_json({"task": task, "try": number, "kind": kind, **facts}))
+        return self.store.create(f"tries/{task}.{number}.json", as_json({"task": task, "try": number, "kind": kind, **facts}), durable=True)
 
     def bury(self, task: str, number: int, plan: str, index: int, text: str) -> None:
         letter = {"task": task, "try": number, "plan": plan, "index": index, "text": text}
-        self.store.create(f"dead/{task}.{number}.json", as_json(letter))
+        self.store.create(f"dead/{task}.{number}.json", as_json(letter), durable=True)
 
     def revive(self, tasks: Iterable[str], view: View) -> None:
         for task in tasks:
-            self.store.create(f"revived/{task}.{view.claims.get(task, 0)}.json", as_json({"task": task}))
+            self.store.create(f"revived/{task}.{view.claims.get(task, 0)}.json", as_json({"task": task}), durable=True)
 
     def undo(self, task: str) -> None:
         """Takes a result back whose value is gone or damaged, so that the task is done again."""

@@ -4,6 +4,7 @@
 appears whole and only once; object stores get a conditional request through fsspec's mode "xb" (S3 answers 412 where the name is taken).
 """
 
+import errno
 import os
 import uuid
 from contextlib import suppress
@@ -15,6 +16,7 @@ from data_pipeline.errors import InputError
 from data_pipeline.storage import filesystem, is_local
 
 FORMAT = 1
+NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
 
 class Store:
@@ -72,7 +74,10 @@ class Store:
             else:
                 patiently(lambda: self._create_remote(name, content))
         except FileExistsError:
-            return self.read(name) == content
+            try:
+                return self.read(name) == content
+            except FileNotFoundError:  # removed in this moment, as a result that was taken back is
+                return False
         return True
 
     def _place(self, name: str, content: bytes, durable: bool, put: Any) -> None:
@@ -125,7 +130,14 @@ def link(temporary: Path, target: Path) -> None:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         content = temporary.read_bytes()
         with open(target, "xb") as stream:
-            stream.write(content)
+            try:
+                stream.write(content)
+                stream.flush()
+            except OSError:  # a part of a record would stand for ever
+                target.unlink()
+                raise

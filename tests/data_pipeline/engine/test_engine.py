@@ -54,6 +54,20 @@ def test_a_lost_or_damaged_value_is_made_again(engine: Engine) -> None:
     assert (future.result(), future.attempts) == (10201, 3)
 
 
+def test_damage_is_mended_or_one_line(tmp_path: Path) -> None:
+    with Engine(tmp_path, workers=0) as engine:
+        engine.map(tasks.square, [7])
+    for path in (tmp_path / "objects").iterdir():
+        path.write_bytes(b"damaged")
+    with Engine(tmp_path, workers=1) as engine:  # parameters are uploaded anew
+        (future,) = engine.map(tasks.square, [7], limits=QUICK)
+        assert future.result() == 49
+        record = tmp_path / f"done/{future.task_id}.json"
+        record.write_bytes(b"")  # as a machine leaves a file that lost its power
+        with pytest.raises(InputError, match=f"{record}: not a record .* remove it and run again"):
+            engine.costs()
+
+
 def test_reduce_is_a_tree_in_the_order_of_the_parameters(engine: Engine) -> None:
     assert engine.reduce(tasks.join, list("abcdefg")) == "(((ab)(cd))((ef)g))"
     futures = list(engine.map(tasks.square, range(5)))
@@ -249,6 +263,7 @@ def test_identity_is_of_values_not_of_pickles() -> None:
     assert digest({"a": 1, "b": {2, 3}}) == digest({"b": {3, 2}, "a": 1})
     different = [1, 1.0, True, "1", b"1", (1,), [1], {1}, {1: 1}, None, Path("1"), [[1], 2], [[1, 2]], Budget(core_hours=1)]
     assert len({digest(value) for value in different}) == len(different)
+    assert digest(10**5000) != digest(10**5000 + 1)
     loop: list[object] = []
     loop.append(loop)
     with pytest.raises(InputError, match="holds itself"):
