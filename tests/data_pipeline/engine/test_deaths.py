@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -181,11 +182,31 @@ def test_a_worker_of_the_command_gives_back_stands_and_does_again_what_is_revive
     assert (standing.returncode, told, wrong) == (0, "3 tasks done; ended: idle\n", "")
 
 
-def test_a_worker_without_a_plan_or_with_other_code_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def raise_error(error: Exception) -> Callable[..., list[str]]:
+    def names(*_: object) -> list[str]:
+        raise error
+
+    return names
+
+
+def test_a_worker_without_a_plan_or_with_other_code_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import phial
 
     assert phial.run(["worker", "--journal", str(tmp_path / "empty")]) == 2
     assert "no plan; start the program that makes it first" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert phial.run(["worker", "--journal", str(tmp_path / "file")]) == 2
+    assert "the journal cannot be read or written: NotADirectoryError" in capsys.readouterr().err
+    assert phial.run(["worker", "--journal", str(tmp_path / "empty"), "--lease-seconds", "inf"]) == 2
+    assert "--lease-seconds" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Store, "names", raise_error(type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})("none"))
+        )
+        assert phial.run(["worker", "--journal", str(tmp_path / "empty")]) == 2
+    assert "the journal cannot be read or written: NoCredentialsError: none\n" in capsys.readouterr().err
     with Engine(tmp_path / "journal", workers=0) as engine:
         engine.map(tasks.square, [1])
     (plan,) = (tmp_path / "journal/plans").iterdir()
