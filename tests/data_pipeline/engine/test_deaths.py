@@ -132,7 +132,10 @@ def test_a_claim_is_free_when_its_holder_is_gone_and_not_before(tmp_path: Path) 
     mine = read_json(path)
     assert leases.holder_gone("task", 1) is None
     wait_for(lambda: read_json(path)["renewed"] >= 1)  # by its thread
+    assert Leases(store).holder_gone("task", 1) is None
+    leases.drop(claim)
     leases.close()
+    assert Leases(store).holder_gone("task", 1) is not None  # this process gave it up, though it could not write so
     write_json(path, {**mine, "pid": 2**22 + 1})
     assert leases.holder_gone("task", 1) is not None  # a process of this machine that is not there
     write_json(path, {**mine, "started": mine["started"] - 100})
