@@ -41,10 +41,20 @@ class Store:
         try:
             if not self.create("journal.json", mark) and (found := self.read("journal.json")) != mark:
                 raise InputError(f"{self.url}/journal.json: format {FORMAT} is needed, got {found[:80]!r}")
+            if not self.local and not self._is_exclusive("journal.json", mark):
+                raise InputError(f"{self.url}: a journal needs a store with conditional create, and this one writes over what is there")
         except InputError:
             raise
         except Exception as error:  # every store has errors of its own: no credentials, no such bucket, no network
             raise InputError(f"{self.url}: a journal cannot be written there: {type(error).__name__}: {error}") from error
+
+    def _is_exclusive(self, name: str, content: bytes) -> bool:
+        """Whether the store refuses to create what is there. Some that speak S3 take the condition and ignore it."""
+        try:
+            patiently(lambda: self._create_remote(name, content))
+        except FileExistsError:
+            return True
+        return False
 
     def path(self, name: str) -> str:
         return f"{self.base}/{name}"
