@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.engine import Budget, Engine, LimitExceeded, Limits, TaskError, WorkerLost
+from data_pipeline.engine import Budget, Engine, LimitExceeded, Limits, TaskError, WorkerLost, process
 from data_pipeline.engine.identity import digest
+from data_pipeline.engine.plans import read_plan
 from data_pipeline.engine.standing import stand
 from data_pipeline.errors import InputError
 from tests.data_pipeline.engine import sample_tasks as tasks
@@ -131,6 +132,22 @@ def test_limits_end_a_hang_in_c_and_a_growing_task(engine: Engine) -> None:
         grown.result()
     assert fine.result() == 50 * 2**20
     assert time.monotonic() - begun < 15  # far below the 30 and 20 seconds that the tasks would take
+
+
+def test_an_answer_that_crosses_a_kill_counts_and_the_next_task_has_a_new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(tmp_path, workers=0) as engine:
+        engine.map(tasks.pause, [0.5])
+        (plan,) = (read_plan(engine.store, name.removesuffix(".json")) for name in engine.store.names("plans"))
+    one = process.WorkerProcess(str(tmp_path))
+    try:
+        one.start()
+        with monkeypatch.context() as patched:
+            patched.setattr(process, "kill_tree", lambda pid: None)  # the signal is on its way
+            answer = one.run(plan.order(0), seconds=0.05, memory_bytes=None, stop=threading.Event())
+            assert (answer["kind"], one.pid) == ("done", 0)
+        assert one.run(plan.order(0), seconds=60, memory_bytes=None, stop=threading.Event())["kind"] == "done"
+    finally:
+        one.close()
 
 
 def test_a_process_that_holds_too_much_is_replaced(tmp_path: Path) -> None:
