@@ -128,7 +128,8 @@ class Book:
         record = self.done(task)
         if record is not None:
             self.fail(task, record["try"], UNDONE, seconds=record["seconds"], worker=record["worker"], text="its value was lost or damaged")
-            self.store.remove(f"done/{task}.json")
+            if self.done(task) == record:  # else another has taken it back meanwhile, and a new result stands
+                self.store.remove(f"done/{task}.json")
 
     def failures(self, task: str, view: View) -> tuple[int, int]:
         """Tries since the last revival that ended by the task's own fault, and those whose worker was lost."""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -121,6 +122,21 @@ def test_one_of_two_workers_wins_a_claim_and_one_result_stands(tmp_path: Path) -
     for thread in threads:
         thread.join()
     assert Counter(won) == Counter({(what, str(number)): 1 for what in ("claim", "result") for number in range(rounds)})
+
+
+def test_a_result_made_anew_is_not_taken_back_by_a_late_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, late = Book(Store(tmp_path)), Book(Store(tmp_path))
+    first.commit("task", {"task": "task", "try": 1, "seconds": 1.0, "worker": "a"})
+    ends = late.fail
+
+    def meanwhile(*given: Any, **facts: Any) -> bool:
+        first.undo("task")
+        first.commit("task", {"task": "task", "try": 2, "seconds": 1.0, "worker": "b"})
+        return ends(*given, **facts)
+
+    monkeypatch.setattr(late, "fail", meanwhile)
+    late.undo("task")
+    assert (late.done("task") or {}).get("try") == 2
 
 
 def test_a_claim_is_free_when_its_holder_is_gone_and_not_before(tmp_path: Path) -> None:
