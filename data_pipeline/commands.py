@@ -291,7 +291,7 @@ def worker(
     seconds: float | None = typer.Option(None, "--seconds", min=0, help="Stop after so long, and give back what is under way."),
     idle_seconds: float | None = typer.Option(None, "--idle-seconds", min=0, help="Wait for more plans; stop after so long without work."),
     workers: int = typer.Option(1, "--workers", min=1, help="Processes that work side by side."),
-    lease_seconds: float = typer.Option(60.0, "--lease-seconds", min=0.1, help="How long a claim lasts when this machine dies."),
+    lease_seconds: float = typer.Option(60.0, "--lease-seconds", min=0.1, max=86400, help="How long a claim lasts when this machine dies."),
 ) -> None:
     """Claim tasks of the journal's plans and do them until all are done.
 

@@ -20,10 +20,12 @@ from typing import Any
 
 from data_pipeline.engine.errors import LimitExceeded, TaskError, WorkerLost
 from data_pipeline.engine.store import Store
+from data_pipeline.errors import InputError
 
 ERROR, LIMIT, LOST, RETURNED, UNDONE = "error", "limit", "lost", "returned", "undone"
 OWN = (ERROR, LIMIT)
 LONGEST_BACKOFF_SECONDS = 60.0
+LARGEST_ERROR_BYTES = 2**20  # of a pickled exception: its record is read by drivers and workers alike
 
 
 @dataclass(kw_only=True)
@@ -83,11 +85,16 @@ class Book:
         )
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """A record as it stands; None where there is none."""
+        """A record as it stands; None where there is none, and one line where it is damaged."""
         try:
-            return json.loads(self.store.read(name))
+            found = json.loads(self.store.read(name))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise InputError(f"{self.store.url}/{name}: not a record ({error}); remove it and run again") from error
+        if not isinstance(found, dict):
+            raise InputError(f"{self.store.url}/{name}: not a record; remove it and run again")
+        return found
 
     def done(self, task: str) -> dict[str, Any] | None:
         """The done record; it is asked for anew each time, since a result may be taken back."""
@@ -106,22 +113,23 @@ class Book:
 
     def fail(self, task: str, number: int, kind: str, **facts: Any) -> bool:
         """Ends a try without a result; false where another worker has ended it."""
-        return self.store.create(f"tries/{task}.{number}.json", as_json({"task": task, "try": number, "kind": kind, **facts}))
+        return self.store.create(f"tries/{task}.{number}.json", as_json({"task": task, "try": number, "kind": kind, **facts}), durable=True)
 
     def bury(self, task: str, number: int, plan: str, index: int, text: str) -> None:
         letter = {"task": task, "try": number, "plan": plan, "index": index, "text": text}
-        self.store.create(f"dead/{task}.{number}.json", as_json(letter))
+        self.store.create(f"dead/{task}.{number}.json", as_json(letter), durable=True)
 
     def revive(self, tasks: Iterable[str], view: View) -> None:
         for task in tasks:
-            self.store.create(f"revived/{task}.{view.claims.get(task, 0)}.json", as_json({"task": task}))
+            self.store.create(f"revived/{task}.{view.claims.get(task, 0)}.json", as_json({"task": task}), durable=True)
 
     def undo(self, task: str) -> None:
         """Takes a result back whose value is gone or damaged, so that the task is done again."""
         record = self.done(task)
         if record is not None:
             self.fail(task, record["try"], UNDONE, seconds=record["seconds"], worker=record["worker"], text="its value was lost or damaged")
-            self.store.remove(f"done/{task}.json")
+            if self.done(task) == record:  # else another has taken it back meanwhile, and a new result stands
+                self.store.remove(f"done/{task}.json")
 
     def failures(self, task: str, view: View) -> tuple[int, int]:
         """Tries since the last revival that ended by the task's own fault, and those whose worker was lost."""
@@ -161,9 +169,11 @@ def as_json(record: dict[str, Any]) -> bytes:
 
 
 def pack_error(error: BaseException) -> str | None:
-    """The exception as text that `unpack_error` reads; None where it does not come back as it was."""
+    """The exception as text that `error_of` reads; None where it does not come back as it was, or holds too much."""
     try:
         content = pickle.dumps(error)
+        if len(content) > LARGEST_ERROR_BYTES:
+            return None
         pickle.loads(content)
     except Exception:  # an exception class may do anything when it is made again
         return None

@@ -96,7 +96,11 @@ def put_value(store: Store, task: str, content: bytes, cpu: float) -> dict[str, 
 
 def failure(error: BaseException, before: str = "", store_error: bool = False) -> dict[str, Any]:
     """An exception as a record. It is never raised out of the process, so that the task's own OSError is not taken for the store's."""
-    text = f"{before}{type(error).__name__}: {error}"[:TEXT_CHARACTERS]
+    try:
+        said = str(error)
+    except Exception:  # its own method raises, and what leaves this process must be an answer
+        said = "it cannot be shown as text"
+    text = f"{before}{type(error).__name__}: {said}"[:TEXT_CHARACTERS]
     trace = "".join(traceback.format_exception(error))[-2 * TEXT_CHARACTERS :]
     kind = "store" if store_error else "error"
     return {"kind": kind, "text": text, "trace": trace, "error": pack_error(error), "rss": own_rss()}

@@ -78,6 +78,7 @@ class Engine:
         self.ledger = Ledger(self.book)
         self._listeners: list[News] = []
         self._sum_at = 0.0
+        self._closed = False
         self._crew: Crew | None = None
         self._cluster: Any = None
         if workers == "ray":
@@ -101,6 +102,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends the workers that this engine started; what they were at is given back."""
+        self._closed = True
         if self._crew is not None:
             self._crew.close()
         if self._cluster is not None:
@@ -175,21 +177,23 @@ class Engine:
         if not parameters:
             return iter(())
         plan = make_plan(self.store, function, form, parameters, references, limits.model_dump())
-        self._open_budget()
         view = self.book.view(values=True)
         for task in view.done.intersection(plan.tasks) - view.values:
             self.book.undo(task)
             view.done.discard(task)
+        opened = any(view.open(task) for task in plan.tasks)
+        if opened:  # what is done costs nothing, also when the budget is spent
+            self._open_budget()
         news: News = queue.SimpleQueue()
         self._listeners.append(news)
-        if any(view.open(task) for task in plan.tasks):
+        if opened:
             if self._crew is not None:
                 self._crew.open(plan)
             if self._cluster is not None:
                 self._cluster.open(plan)
-        return self._collect(plan, parameters, view, news)
+        return self._collect(plan, parameters, view, news, opened)
 
-    def _collect(self, plan: Plan, parameters: list[Any], view: View, news: News) -> Iterator[Future]:
+    def _collect(self, plan: Plan, parameters: list[Any], view: View, news: News, opened: bool) -> Iterator[Future]:
         """Futures as tasks end: our own workers tell at once, of others' work the journal does."""
         places: dict[str, list[int]] = {}
         for index, task in enumerate(plan.tasks):
@@ -214,11 +218,13 @@ class Engine:
                     look_at = time.monotonic() + max(pause, POLL_COST * (time.monotonic() - begun))
         finally:
             self._listeners.remove(news)
-            if self._crew is not None:
+            if self._crew is not None and opened:
                 self._crew.picker.shut(plan)
 
     def _check(self, plan: Plan) -> None:
         """Raises what ended the workers, and the line of a budget that is spent."""
+        if self._closed:
+            raise InputError(f"{self.store.url}: the engine is closed, and tasks are open; take the futures inside its `with` block")
         if self._cluster is not None:
             self._cluster.check()
         if self._crew is not None:

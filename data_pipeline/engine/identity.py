@@ -83,8 +83,8 @@ def feed(update: Callable[[bytes], object], value: Any) -> None:
     match value:
         case None | bool():
             part("constant", repr(value).encode())
-        case int() if type(value) is int:
-            part("int", str(value).encode())
+        case int() if type(value) is int:  # Python writes no decimals of thousands of digits
+            part("int", (str(value) if value.bit_length() <= 1024 else hex(value)).encode())
         case float() if type(value) is float:
             part("float", struct.pack("<d", value))
         case str() if type(value) is str:

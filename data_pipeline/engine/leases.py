@@ -22,6 +22,8 @@ from data_pipeline.engine.store import Store
 
 LEASE_SECONDS = 60.0
 
+_at_work: set[str] = set()  # the claims that this process holds, whoever in it; one whose end could not be written is not among them
+
 
 @cache
 def machine() -> str:
@@ -85,7 +87,14 @@ class Leases:
     def take(self, task: str, number: int) -> Claim | None:
         """Begins try `number`; None where another worker has begun it."""
         claim = Claim(task, number, self.lease_seconds)
-        if not self.store.create(claim.name, claim.content):
+        _at_work.add(claim.worker)
+        try:
+            won = self.store.create(claim.name, claim.content)
+        except BaseException:
+            _at_work.discard(claim.worker)
+            raise
+        if not won:
+            _at_work.discard(claim.worker)
             return None
         with self._lock:
             self._held[claim.name] = claim
@@ -96,6 +105,7 @@ class Leases:
 
     def drop(self, claim: Claim) -> None:
         """The try has ended: its claim is renewed no more."""
+        _at_work.discard(claim.worker)
         with self._lock:
             self._held.pop(claim.name, None)
 
@@ -125,7 +135,8 @@ class Leases:
         except (ValueError, KeyError, TypeError):
             claim, said = {"lease": self.lease_seconds}, ("damaged", 0)
         if claim.get("machine") == machine():
-            return None if running(claim["pid"], claim["started"]) else claim
+            mine = claim["pid"] == os.getpid() and abs(claim["started"] - began(os.getpid())) < 1.0
+            return None if (claim["worker"] in _at_work if mine else running(claim["pid"], claim["started"])) else claim
         now = time.monotonic()
         if name not in self._seen or self._seen[name][0] != said:
             self._seen[name] = (said, now)

@@ -29,8 +29,13 @@ def momentary(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError):
         return error.errno not in LASTING_NUMBERS
-    package = type(error).__module__.partition(".")[0]
-    return package in STORE_PACKAGES and any(part in type(error).__name__ for part in MOMENTARY_NAMES)
+    if type(error) is RuntimeError and error.__cause__ is not None:  # adlfs wraps what Azure said while a file was written
+        return of_a_store(error.__cause__) and momentary(error.__cause__)
+    return of_a_store(error) and any(part in type(error).__name__ for part in MOMENTARY_NAMES)
+
+
+def of_a_store(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in STORE_PACKAGES
 
 
 def status_of(error: BaseException) -> int | None:

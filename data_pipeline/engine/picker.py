@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class Picker:
         self.paused = False  # the driver's budget is spent
         self.finished = False  # at the last look no task was open
         self._plans: dict[str, Plan] = {}
+        self._opened: Counter[str] = Counter()  # plan -> who waits for it; a second call of map may, while the first is still open
         self._free: list[Item] = []
         self._good_until = 0.0
         self._lock = threading.Lock()
@@ -49,10 +51,14 @@ class Picker:
     def open(self, plan: Plan) -> None:
         with self._lock:
             self._plans[plan.id] = plan
+            self._opened[plan.id] += 1
             self._good_until, self.finished = 0.0, False
 
     def shut(self, plan: Plan) -> None:
         with self._lock:
+            self._opened[plan.id] -= 1
+            if self._opened[plan.id] > 0:
+                return
             self._plans.pop(plan.id, None)
             self._free = [item for item in self._free if item.plan.id != plan.id]
 

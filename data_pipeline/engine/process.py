@@ -82,6 +82,9 @@ class WorkerProcess:
                 if ended["kind"] == LOST and stop.wait(SAME_SIGNAL_SECONDS):
                     return {"kind": RETURNED, "text": "its worker was told to stop"}
                 return ended if ended["kind"] != LOST else {**ended, "text": f"its process died ({told(code)})"}
+        if ended["kind"] != LOST:  # it answered while it was being killed: the next task would lose its process
+            self.close()
+            return answer
         if answer["kind"] == "refused" and self._used:  # it holds a module as it was some tasks ago
             self.close()
             return self.run(order, seconds=seconds, memory_bytes=memory_bytes, stop=stop)

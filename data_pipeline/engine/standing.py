@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from data_pipeline.engine.leases import LEASE_SECONDS
+from data_pipeline.engine.patience import STORE_PACKAGES
 from data_pipeline.engine.plans import read_plan
 from data_pipeline.engine.process import MEMORY_GROWTH_BYTES
 from data_pipeline.engine.store import Store
@@ -48,16 +49,28 @@ def stand(
         why = watch(crew, store, seconds, idle_seconds, plans)
     except ToldToStop:
         why = STOPPED
+    except Exception as error:
+        raise told(url, error) from error
     finally:
+        if signals:  # a notice that comes while all ends already changes nothing
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         crew.close()
         if signals:
             signal.signal(signal.SIGTERM, before)
     if crew.error is not None:
-        raise crew.error
+        raise told(url, crew.error) from crew.error
     refused = crew.picker.refused
     if refused and not crew.did and why == "done":
         raise InputError(f"{url}: {'; '.join(sorted(set(refused.values())))}; run the worker with the code of the plan")
     return {"tasks": crew.did, "ended": why, "refused": sorted(set(refused.values()))}
+
+
+def told(url: str, error: BaseException) -> BaseException:
+    """A store's own error as one line: no credentials, no right, no network. Others are faults of ours and stay as they are."""
+    package = type(error).__module__.partition(".")[0]
+    if isinstance(error, InputError) or not (isinstance(error, OSError) or package in STORE_PACKAGES):
+        return error
+    return InputError(f"{url}: the journal cannot be read or written: {type(error).__name__}: {error}")
 
 
 def watch(crew: Crew, store: Store, seconds: float | None, idle_seconds: float | None, plans: list[str] | None) -> str:
@@ -77,6 +90,8 @@ def watch(crew: Crew, store: Store, seconds: float | None, idle_seconds: float |
         busy = bool(opened) and not crew.picker.finished and not crew.picker.paused
         if busy or crew.did != done_before:
             last_busy, done_before = now, crew.did
+        elif crew.picker.paused and crew.busy:
+            pass  # what is under way when the budget is spent comes to its end
         elif idle_seconds is None:
             return "budget" if crew.picker.paused else "done"
         elif now - last_busy >= idle_seconds:

@@ -4,6 +4,7 @@
 appears whole and only once; object stores get a conditional request through fsspec's mode "xb" (S3 answers 412 where the name is taken).
 """
 
+import errno
 import os
 import uuid
 from contextlib import suppress
@@ -15,6 +16,7 @@ from data_pipeline.errors import InputError
 from data_pipeline.storage import filesystem, is_local
 
 FORMAT = 1
+NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
 
 class Store:
@@ -25,6 +27,8 @@ class Store:
         self.local = is_local(self.url)
         self.files, base = filesystem(self.url)
         self.base = base.rstrip("/")
+        if self.local:  # it is handed to workers, and a task may change the working folder
+            self.url = self.base
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.url,)
@@ -37,10 +41,20 @@ class Store:
         try:
             if not self.create("journal.json", mark) and (found := self.read("journal.json")) != mark:
                 raise InputError(f"{self.url}/journal.json: format {FORMAT} is needed, got {found[:80]!r}")
+            if not self.local and not self._is_exclusive("journal.json", mark):
+                raise InputError(f"{self.url}: a journal needs a store with conditional create, and this one writes over what is there")
         except InputError:
             raise
         except Exception as error:  # every store has errors of its own: no credentials, no such bucket, no network
             raise InputError(f"{self.url}: a journal cannot be written there: {type(error).__name__}: {error}") from error
+
+    def _is_exclusive(self, name: str, content: bytes) -> bool:
+        """Whether the store refuses to create what is there. Some that speak S3 take the condition and ignore it."""
+        try:
+            patiently(lambda: self._create_remote(name, content))
+        except FileExistsError:
+            return True
+        return False
 
     def path(self, name: str) -> str:
         return f"{self.base}/{name}"
@@ -70,7 +84,10 @@ class Store:
             else:
                 patiently(lambda: self._create_remote(name, content))
         except FileExistsError:
-            return self.read(name) == content
+            try:
+                return self.read(name) == content
+            except FileNotFoundError:  # removed in this moment, as a result that was taken back is
+                return False
         return True
 
     def _place(self, name: str, content: bytes, durable: bool, put: Any) -> None:
@@ -123,7 +140,14 @@ def link(temporary: Path, target: Path) -> None:
         os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         content = temporary.read_bytes()
         with open(target, "xb") as stream:
-            stream.write(content)
+            try:
+                stream.write(content)
+                stream.flush()
+            except OSError:  # a part of a record would stand for ever
+                target.unlink()
+                raise

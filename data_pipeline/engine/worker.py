@@ -43,6 +43,7 @@ class Crew:
         self.stop = threading.Event()
         self.hold = threading.Event()  # claims nothing more, but ends what is under way
         self.did = 0
+        self.busy = 0  # tries under way
         self.error: BaseException | None = None
         self._pause = WAIT_SECONDS[0]
         self._news = threading.Condition()
@@ -63,8 +64,12 @@ class Crew:
             self._news.notify_all()
 
     def close(self) -> None:
-        """Gives back what is under way and ends every process."""
-        self.stop.set()
+        """Gives back what is under way and ends every process; where the budget is spent, what is under way comes to its end first."""
+        try:
+            while self.hold.is_set() and self.busy and not self.stop.wait(WAIT_SECONDS[0]):
+                pass
+        finally:
+            self.stop.set()
         self.wake()
         for thread in self._threads:
             thread.join()
@@ -74,10 +79,16 @@ class Crew:
         process = WorkerProcess(self.store.url, self.memory_growth_bytes)
         try:
             while not self.stop.is_set():
-                found = None if self.hold.is_set() else self.picker.next()
-                if found is not None:
-                    self._do(process, *found)
-                    continue
+                with self._news:  # busy before it claims, so that whoever sees nobody busy knows that no claim is held
+                    self.busy += 1
+                try:
+                    found = None if self.hold.is_set() else self.picker.next()
+                    if found is not None:
+                        self._do(process, *found)
+                        continue
+                finally:
+                    with self._news:
+                        self.busy -= 1
                 with self._news:
                     self._news.wait(self._pause)
                     self._pause = min(1.5 * self._pause, WAIT_SECONDS[1])

@@ -35,6 +35,18 @@ def slow_line(parameter: tuple[str, int, float]) -> int:
     return number * number
 
 
+def leave(folder: str) -> str:
+    """Changes the process's working folder."""
+    Path(folder).mkdir(exist_ok=True)
+    os.chdir(folder)
+    return folder
+
+
+def pause(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 def hang(seconds: float) -> None:
     """Sleeps in C, where no Python signal handler runs."""
     ctypes.PyDLL(None).usleep(int(1e6 * seconds))  # PyDLL keeps the interpreter's lock as well
@@ -51,6 +63,10 @@ def fail(kind: str) -> str:
         raise ConnectionResetError(104, "mine, not the store's")
     if kind == "unpicklable":
         raise Local("cannot come back")
+    if kind == "untold":
+        raise Untold
+    if kind == "huge":
+        raise ValueError(b"x" * 2**21)
     if kind == "exit":
         raise SystemExit(3)
     if kind == "die":
@@ -63,6 +79,13 @@ class Local(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, 1)
+
+
+class Untold(Exception):
+    """An exception that cannot be shown as text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
 
 
 def fail_until(parameter: tuple[str, int]) -> int:

@@ -6,7 +6,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -122,6 +124,21 @@ def test_one_of_two_workers_wins_a_claim_and_one_result_stands(tmp_path: Path) -
     assert Counter(won) == Counter({(what, str(number)): 1 for what in ("claim", "result") for number in range(rounds)})
 
 
+def test_a_result_made_anew_is_not_taken_back_by_a_late_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, late = Book(Store(tmp_path)), Book(Store(tmp_path))
+    first.commit("task", {"task": "task", "try": 1, "seconds": 1.0, "worker": "a"})
+    ends = late.fail
+
+    def meanwhile(*given: Any, **facts: Any) -> bool:
+        first.undo("task")
+        first.commit("task", {"task": "task", "try": 2, "seconds": 1.0, "worker": "b"})
+        return ends(*given, **facts)
+
+    monkeypatch.setattr(late, "fail", meanwhile)
+    late.undo("task")
+    assert (late.done("task") or {}).get("try") == 2
+
+
 def test_a_claim_is_free_when_its_holder_is_gone_and_not_before(tmp_path: Path) -> None:
     store = Store(tmp_path)
     leases = Leases(store, lease_seconds=0.2)
@@ -131,7 +148,10 @@ def test_a_claim_is_free_when_its_holder_is_gone_and_not_before(tmp_path: Path) 
     mine = read_json(path)
     assert leases.holder_gone("task", 1) is None
     wait_for(lambda: read_json(path)["renewed"] >= 1)  # by its thread
+    assert Leases(store).holder_gone("task", 1) is None
+    leases.drop(claim)
     leases.close()
+    assert Leases(store).holder_gone("task", 1) is not None  # this process gave it up, though it could not write so
     write_json(path, {**mine, "pid": 2**22 + 1})
     assert leases.holder_gone("task", 1) is not None  # a process of this machine that is not there
     write_json(path, {**mine, "started": mine["started"] - 100})
@@ -181,11 +201,31 @@ def test_a_worker_of_the_command_gives_back_stands_and_does_again_what_is_revive
     assert (standing.returncode, told, wrong) == (0, "3 tasks done; ended: idle\n", "")
 
 
-def test_a_worker_without_a_plan_or_with_other_code_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def raise_error(error: Exception) -> Callable[..., list[str]]:
+    def names(*_: object) -> list[str]:
+        raise error
+
+    return names
+
+
+def test_a_worker_without_a_plan_or_with_other_code_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import phial
 
     assert phial.run(["worker", "--journal", str(tmp_path / "empty")]) == 2
     assert "no plan; start the program that makes it first" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert phial.run(["worker", "--journal", str(tmp_path / "file")]) == 2
+    assert "the journal cannot be read or written: NotADirectoryError" in capsys.readouterr().err
+    assert phial.run(["worker", "--journal", str(tmp_path / "empty"), "--lease-seconds", "inf"]) == 2
+    assert "--lease-seconds" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            Store, "names", raise_error(type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})("none"))
+        )
+        assert phial.run(["worker", "--journal", str(tmp_path / "empty")]) == 2
+    assert "the journal cannot be read or written: NoCredentialsError: none\n" in capsys.readouterr().err
     with Engine(tmp_path / "journal", workers=0) as engine:
         engine.map(tasks.square, [1])
     (plan,) = (tmp_path / "journal/plans").iterdir()

@@ -2,14 +2,17 @@
 
 import pickle
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.engine import Budget, Engine, LimitExceeded, Limits, TaskError, WorkerLost
+from data_pipeline.engine import Budget, Engine, LimitExceeded, Limits, TaskError, WorkerLost, process
 from data_pipeline.engine.identity import digest
+from data_pipeline.engine.plans import read_plan
+from data_pipeline.engine.standing import stand
 from data_pipeline.errors import InputError
 from tests.data_pipeline.engine import sample_tasks as tasks
 
@@ -50,6 +53,20 @@ def test_a_lost_or_damaged_value_is_made_again(engine: Engine) -> None:
     value.unlink()
     (future,) = engine.map(tasks.square, [101])
     assert (future.result(), future.attempts) == (10201, 3)
+
+
+def test_damage_is_mended_or_one_line(tmp_path: Path) -> None:
+    with Engine(tmp_path, workers=0) as engine:
+        engine.map(tasks.square, [7])
+    for path in (tmp_path / "objects").iterdir():
+        path.write_bytes(b"damaged")
+    with Engine(tmp_path, workers=1) as engine:  # parameters are uploaded anew
+        (future,) = engine.map(tasks.square, [7], limits=QUICK)
+        assert future.result() == 49
+        record = tmp_path / f"done/{future.task_id}.json"
+        record.write_bytes(b"")  # as a machine leaves a file that lost its power
+        with pytest.raises(InputError, match=f"{record}: not a record .* remove it and run again"):
+            engine.costs()
 
 
 def test_reduce_is_a_tree_in_the_order_of_the_parameters(engine: Engine) -> None:
@@ -117,6 +134,22 @@ def test_limits_end_a_hang_in_c_and_a_growing_task(engine: Engine) -> None:
     assert time.monotonic() - begun < 15  # far below the 30 and 20 seconds that the tasks would take
 
 
+def test_an_answer_that_crosses_a_kill_counts_and_the_next_task_has_a_new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(tmp_path, workers=0) as engine:
+        engine.map(tasks.pause, [0.5])
+        (plan,) = (read_plan(engine.store, name.removesuffix(".json")) for name in engine.store.names("plans"))
+    one = process.WorkerProcess(str(tmp_path))
+    try:
+        one.start()
+        with monkeypatch.context() as patched:
+            patched.setattr(process, "kill_tree", lambda pid: None)  # the signal is on its way
+            answer = one.run(plan.order(0), seconds=0.05, memory_bytes=None, stop=threading.Event())
+            assert (answer["kind"], one.pid) == ("done", 0)
+        assert one.run(plan.order(0), seconds=60, memory_bytes=None, stop=threading.Event())["kind"] == "done"
+    finally:
+        one.close()
+
+
 def test_a_process_that_holds_too_much_is_replaced(tmp_path: Path) -> None:
     with Engine(tmp_path, workers=1, memory_growth_bytes=2**40) as engine:
         same = {future.result() for future in engine.map(tasks.process_id, range(3))}
@@ -129,7 +162,7 @@ def test_a_process_that_holds_too_much_is_replaced(tmp_path: Path) -> None:
 def test_failures_are_tried_again_then_dead_and_the_others_go_on(engine: Engine, tmp_path: Path) -> None:
     (late,) = engine.map(tasks.fail_until, [(str(tmp_path / "late"), 2)], limits=QUICK)
     assert (late.result(), late.attempts) == (2, 2)
-    kinds = ["OSError", "unpicklable", "exit", "die", "fine"]
+    kinds = ["OSError", "unpicklable", "exit", "die", "untold", "huge", "fine"]
     found = {future.parameters: future for future in engine.map(tasks.fail, kinds, limits=QUICK)}
     assert found["fine"].result() == "fine"
     with pytest.raises(ConnectionResetError, match="mine, not the store's") as told:
@@ -142,9 +175,13 @@ def test_failures_are_tried_again_then_dead_and_the_others_go_on(engine: Engine,
         found["exit"].result()
     with pytest.raises(WorkerLost, match="SIGKILL"):
         found["die"].result()
-    assert [found[kind].attempts for kind in kinds[:4]] == [2, 2, 2, 2]
+    assert found["untold"].record["text"] == "Untold: it cannot be shown as text"
+    with pytest.raises(TaskError, match="ValueError"):
+        found["huge"].result()
+    assert (found["huge"].record.get("error"), len(str(found["huge"].record)) < 20_000) == (None, True)
+    assert [found[kind].attempts for kind in kinds[:6]] == [2] * 6
     letters = {letter.parameters: letter for letter in engine.dead_letters() if letter.parameters in kinds}
-    assert set(letters) == set(kinds[:4])
+    assert set(letters) == set(kinds[:6])
     assert letters["OSError"].error == "ConnectionResetError: [Errno 104] mine, not the store's"
 
 
@@ -173,8 +210,31 @@ def test_the_budget_stops_the_run_and_is_raised(tmp_path: Path) -> None:
         engine.budget = Budget(core_hours=1, price_per_core_hour=3600)
         assert sorted(future.result() for future in engine.map(tasks.slow_line, parameters)) == [n * n for n in range(8)]
         assert (engine.costs().tasks, engine.costs().lost) == (8, 0)
+    with Engine(tmp_path / "journal", workers=1, budget=Budget(core_hours=1e-9)) as engine:  # a rerun costs nothing
+        assert sorted(future.result() for future in engine.map(tasks.slow_line, parameters)) == [n * n for n in range(8)]
     calls = (tmp_path / "calls").read_text().split()
     assert sorted(set(calls)) == sorted(calls)  # what was done, or under way, before the budget ended was kept
+
+
+def test_what_is_under_way_when_the_budget_ends_is_kept(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="the budget is spent"),
+        Engine(tmp_path, workers=2, budget=Budget(core_hours=0.2 / 3600)) as engine,
+    ):
+        list(engine.map(tasks.pause, [0.3, 4.0], limits=QUICK))
+    with Engine(tmp_path, workers=0) as engine:
+        assert sorted(future.result() for future in engine.map(tasks.pause, [0.3, 4.0], limits=QUICK)) == [0.3, 4.0]
+        waiting = engine.map(tasks.pause, [0.4, 4.1, 4.2], limits=QUICK)
+        told: dict[str, object] = {}
+        crew = threading.Thread(target=lambda: told.update(stand(str(tmp_path), workers=2, signals=False)))
+        crew.start()
+        while len(engine.book.view().claims) < 4:
+            time.sleep(0.05)
+        engine.store.write("paused.json", b"{}")  # as the driver does, wherever it is
+        crew.join()
+        assert told["ended"] == "budget"
+        assert engine.book.view().tries == {}
+        waiting.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +253,26 @@ def test_bad_settings_are_one_line(make: object, said: str) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_a_journal_by_a_relative_path_is_one_for_workers_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Engine("runs/tasks", workers=1) as engine:
+        assert engine.bcast({"a": "x"}).url == str(tmp_path / "runs/tasks")
+        found = engine.map(tasks.leave, [str(tmp_path / name) for name in "abc"], limits=QUICK)
+        assert len({future.result() for future in found}) == 3
+
+
+def test_futures_are_waited_for_as_long_as_somebody_works(tmp_path: Path) -> None:
+    pauses = [0.3, 0.31, 0.32, 0.33]
+    with Engine(tmp_path, workers=1) as engine:
+        coming = engine.map(tasks.pause, pauses)
+        assert next(coming).result() in pauses
+        coming = engine.map(tasks.pause, pauses)  # the first iterator ends only now, and must not take the plan with it
+        assert {future.result() for future in coming} == set(pauses)
+        late = engine.map(tasks.pause, [600.0])
+    with pytest.raises(InputError, match="the engine is closed"):
+        next(late)
+
+
 def test_identity_is_of_values_not_of_pickles() -> None:
     one = "a word" + str(len("x"))
     shared, apart = [one, one], ["a word1", "a word" + str(1)]
@@ -200,6 +280,7 @@ def test_identity_is_of_values_not_of_pickles() -> None:
     assert digest({"a": 1, "b": {2, 3}}) == digest({"b": {3, 2}, "a": 1})
     different = [1, 1.0, True, "1", b"1", (1,), [1], {1}, {1: 1}, None, Path("1"), [[1], 2], [[1, 2]], Budget(core_hours=1)]
     assert len({digest(value) for value in different}) == len(different)
+    assert digest(10**5000) != digest(10**5000 + 1)
     loop: list[object] = []
     loop.append(loop)
     with pytest.raises(InputError, match="holds itself"):

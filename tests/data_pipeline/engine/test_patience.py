@@ -10,6 +10,12 @@ from data_pipeline.engine.store import Store
 from data_pipeline.errors import InputError
 
 
+def wrapped(cause: Exception) -> RuntimeError:
+    error = RuntimeError("Failed to upload block")
+    error.__cause__ = cause
+    return error
+
+
 class Answered(Exception):
     def __init__(self, status: int) -> None:
         self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
@@ -28,6 +34,9 @@ NoCredentials = type("NoCredentialsError", (Exception,), {"__module__": "botocor
         (Answered(503), True),
         (Answered(429), True),
         (Unreachable("no"), True),
+        (wrapped(Unreachable("no")), True),
+        (wrapped(NoCredentials("none")), False),
+        (wrapped(TimeoutError("ours")), False),
         (Answered(403), False),
         (NoCredentials("none"), False),
         (FileNotFoundError(2, "none"), False),
@@ -66,6 +75,14 @@ def test_patience_ends() -> None:
     with pytest.raises(OSError, match="always"):
         patiently(ask, seconds=0.4, sleep=pauses.append)
     assert pauses == [0.1, 0.2]  # the next pause would go beyond
+
+
+def test_a_store_that_ignores_the_condition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Store("memory://kept").open_journal()
+    store = Store("memory://ignores")
+    monkeypatch.setattr(store, "_create_remote", lambda name, content: store.write(name, content))
+    with pytest.raises(InputError, match="memory://ignores: a journal needs a store with conditional create"):
+        store.open_journal()
 
 
 def test_a_request_whose_answer_was_lost_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
