@@ -50,6 +50,8 @@ def filesystem(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
         raise missing_extra(f"fsspec's {scheme} file system", line, f"reading {path}") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+    except OSError as error:  # stores that connect at once, ftp and sftp say
+        raise InputError(f"{path}: cannot be looked up: {type(error).__name__}: {error}") from error
 
 
 def expand(pattern: str) -> list[str]:
