@@ -127,6 +127,14 @@ class Recipe:
             tomli_w.dump({name: self.tables[name] for name in SECTIONS if name in self.tables}, stream)
 
 
+# What TOML calls the kinds of values that pydantic names after Python's classes.
+ALLOWED = {
+    "tuple_type": 'input should be a list, for example ["one", "two"]',
+    "model_type": "input should be a table of settings",
+    "dict_type": "input should be a table of settings",
+}
+
+
 def describe(section: str, model: type[Section], problem: ErrorDetails) -> str:
     """One line for one pydantic error: the setting, what is allowed, what came."""
     *parents, last = problem["loc"] or ("",)
@@ -138,7 +146,8 @@ def describe(section: str, model: type[Section], problem: ErrorDetails) -> str:
         return f"[{'.'.join([section, *map(str, problem['loc'])])}] {problem['msg'].removeprefix('Value error, ')}"
     if problem["type"] == "missing":
         return f"[{place}] {last} is missing; it must be set"
-    return f"[{place}] {last} = {given!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    allowed = ALLOWED.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    return f"[{place}] {last} = {given!r}: {allowed[0].lower()}{allowed[1:]}"
 
 
 def known_settings(model: type[BaseModel], parents: list[int | str]) -> list[str]:

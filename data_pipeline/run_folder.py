@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.errors import InputError
+from data_pipeline.storage import is_local
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class RunFolder:
     @classmethod
     def open(cls, folder: str | Path) -> "RunFolder":
         """The run folder, made if need be; a file of that name or a folder that cannot be written is an error of one line."""
+        if not is_local(folder):
+            raise InputError(f"{folder}: an address; the run folder must be on this machine, choose it with --out")
         root = Path(folder)
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,8 @@ def filesystem(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
         raise missing_extra(f"fsspec's {scheme} file system", line, f"reading {path}") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+    except OSError as error:  # stores that connect at once, ftp and sftp say
+        raise InputError(f"{path}: cannot be looked up: {type(error).__name__}: {error}") from error
 
 
 def expand(pattern: str) -> list[str]:
@@ -136,6 +138,13 @@ def folder_place(path: str | Path) -> Path:
     if target.is_dir() and target.samefile("."):
         raise InputError(f"{path}: the working folder itself, which would be replaced; give a name inside it, or run this elsewhere")
     return target
+
+
+def refuse_foreign(folder: Path, own: Collection[str], what: str) -> None:
+    """Refuses a folder with anything in it that is no part of `what`: a folder is replaced whole, so that would be lost."""
+    foreign = sorted(one.name for one in folder.iterdir() if one.name not in own) if folder.is_dir() else []
+    if foreign:
+        raise InputError(f"{folder}: holds {foreign[0]!r}, which is no part of {what} and would be lost; choose a new folder")
 
 
 def mend_folder(target: Path) -> None:

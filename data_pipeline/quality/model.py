@@ -16,6 +16,7 @@ from data_pipeline.quality import grams
 from data_pipeline.quality.calibration import Curve
 
 FORMAT = 1
+MODEL_FILES = {"weights.npz", "manifest.json", "grams.json", "test_scores.json"}
 STEPS = 5  # from 0 to 5
 BATCH_CHARACTERS = 4_000_000  # of texts that are scored in one go
 

@@ -3,8 +3,9 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,10 +105,12 @@ def label_verb(
 
 def train_verb(labels: str, documents: str | None, out: str, overrides: list[str], as_json: bool) -> None:
     """Trains and prints the test sites' metrics."""
+    from data_pipeline.quality.model import MODEL_FILES
     from data_pipeline.quality.recipe import TrainingSettings
     from data_pipeline.quality.training import train
 
     settings = settings_of(TrainingSettings, {}, overrides)
+    storage.refuse_foreign(Path(out), MODEL_FILES, "a quality model")
     with Console(stderr=True).status("training") as status:
         manifest = train(settings, labels, documents, out, status.update)
     if as_json:
@@ -137,9 +140,10 @@ def score_verb(documents: str, model: str, out: str, as_json: bool) -> None:
     scorer = QualityModel.load(model)
     if not out.endswith((".parquet", ".jsonl")):
         raise InputError(f"--out {out}: a name that ends in .parquet or .jsonl is needed")
+    if Path(out).resolve() in [Path(one).resolve() for one in storage.expand(documents)]:
+        raise InputError(f"--out {out}: the documents themselves, which the scores would replace; give another name")
     total, kept = 0, 0
-    with storage.atomic_write(out) as stream, bar("scoring") as progress:
-        writer = pq.ParquetWriter(stream, SCORES, compression="zstd") if out.endswith(".parquet") else None
+    with storage.atomic_write(out) as stream, table_writer(stream, out) as writer, bar("scoring") as progress:
         for batch in in_batches(read_texts(documents), 2_000):
             scores = scorer.score_many([one.text for one in batch])
             rows = [
@@ -160,10 +164,13 @@ def score_verb(documents: str, model: str, out: str, as_json: bool) -> None:
             total += len(rows)
             kept += sum(score.value >= scorer.min_score for score in scores)
             progress(total, None)
-        if writer:
-            writer.close()
     record = {"out": out, "documents": total, "min_score": scorer.min_score, "at_or_above": kept, "model": scorer.fingerprint}
     print(json.dumps(record) if as_json else f"{out}: {total:,} documents, {kept:,} with a score of {scorer.min_score:g} or more")
+
+
+def table_writer(stream: IO[bytes], out: str) -> AbstractContextManager[pq.ParquetWriter | None]:
+    """What writes Parquet, closed at the end of its block, or None where JSON lines are asked for."""
+    return pq.ParquetWriter(stream, SCORES, compression="zstd") if out.endswith(".parquet") else nullcontext()
 
 
 def audit_verb(model: str, documents: str, labels: str, out: str, every_site: bool, as_json: bool) -> None:

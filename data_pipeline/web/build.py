@@ -16,6 +16,7 @@ import psutil
 
 from data_pipeline import storage
 from data_pipeline.errors import InputError
+from data_pipeline.web.build_settings import settings_to_keep
 from data_pipeline.web.collect import sources
 from data_pipeline.web.funnel import Funnel
 from data_pipeline.web.measure_crawl import CrawlFile, CrawlMeasurer, crawl_files
@@ -108,7 +109,7 @@ def assemble(
         if settled.contamination is not None:
             settled.contamination.write(folder, crawl)
         clock.lap("route")
-        record = funnel.record()
+        record = funnel.record() | {"settings": settings_to_keep(recipe)}
         storage.write_json(folder / "funnel.json", record)
         speed = speed_record(clock, measured)
         storage.write_json(folder / "speed.json", speed)

@@ -70,9 +70,7 @@ def check_place(out: Path) -> None:
     RunFolder.open(out.parent)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file stands there; the crawl folder must be a folder")
-    foreign = sorted(one.name for one in out.iterdir() if one.name not in OWN_FILES) if out.is_dir() else []
-    if foreign:
-        raise InputError(f"{out}: holds {foreign[0]!r}, which is no part of a collected crawl and would be lost; choose a new folder")
+    storage.refuse_foreign(out, OWN_FILES, "a collected crawl")
 
 
 def originals_of(real: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -111,7 +109,7 @@ def refer(patterns: Sequence[str], prefix: str, out: Path) -> dict[str, Any]:
     empty = [path for path in paths if path in looked_at and not has_pages(path)]
     if len(empty) == len(paths):
         pattern = ", ".join(patterns)
-        raise InputError(f"{pattern}: an empty crawl: no response record in {'it' if len(paths) == 1 else f'any of {len(paths)} files'}")
+        raise InputError(f"{pattern}: an empty crawl: no web page in {'it' if len(paths) == 1 else f'any of {len(paths)} files'}")
     record: dict[str, Any] = {"format": 1, "sources": paths, "files_without_pages": empty}
     with storage.atomic_folder(out) as folder:
         storage.write_json(folder / SOURCES, record)

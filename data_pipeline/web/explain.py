@@ -47,7 +47,7 @@ def ledger_of(run: RunFolder) -> pq.ParquetFile:
     path = run.web / "ledger.parquet"
     try:
         return pq.ParquetFile(path)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: no ledger; `phial data build` writes it") from error
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: damaged ({error}); run `phial data build` again") from error

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from resiliparse.parse.lang import detect_fast
+from resiliparse.parse.lang import detect_fast, supported_langs
 
 NO_CUTOFF = 1_000_000
 SECOND_OPINION_CHARACTERS = 2_000
@@ -22,6 +22,12 @@ class Language:
     code: str
     distance: int
     second: str = ""
+
+
+@cache
+def known_languages() -> frozenset[str]:
+    """The codes that can be decided on: those with a letter profile, and those of the second opinion."""
+    return frozenset(supported_langs()) | frozenset(str(code) for code in classifier().nb_classes)
 
 
 def language_of(text: str, preferred: tuple[str, ...] = (), margin: int = 0) -> tuple[str, int]:

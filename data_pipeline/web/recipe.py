@@ -11,6 +11,8 @@ from data_pipeline.web.repeated_lines import LineRules
 from data_pipeline.web.thresholds import CleanThresholds, Thresholds
 from data_pipeline.web.url_rules import AddressRules
 
+USUAL = {"en", "de", "fr", "es"}  # known without a look at the language models, which take a second to load
+
 
 class CollectRecipe(Section):
     """[collect]: an own crawl, or the standard library's pages with generated bad ones mixed in."""
@@ -61,6 +63,19 @@ class WebRecipe(Section):
     page_seconds: float = Field(default=30.0, gt=0, le=600, description="CPU seconds after which the worker on one page is killed")
     workers: int = Field(default=0, ge=0, le=1024, description="processes; 0 for one per core")
     samples: int = Field(default=3, ge=0, le=20, description="sample pages per drop reason in funnel.json")
+
+    @field_validator("languages")
+    @classmethod
+    def known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """A name that no page can have would drop every page without a word."""
+        unknown = [code for code in value if code not in USUAL]
+        if unknown:
+            from data_pipeline.web.language import known_languages
+
+            for code in unknown:
+                if code not in known_languages():
+                    raise ValueError(f"no language {code!r} is told apart; codes of ISO 639-1 are needed, for example en, de, zh")
+        return value
 
     @model_validator(mode="after")
     def check_bounds(self) -> "WebRecipe":

@@ -48,7 +48,7 @@ def collect_verb(folder: str, warc: list[str], prefix: str | None, recipe: str |
     if settings.warc:
         print(f"{folder}: {len(record['sources'])} WARC file(s) named in {folder}/sources.json, read in place")
         for path in record["files_without_pages"]:
-            print(f"  no response record in {path}")
+            print(f"  no web page in {path}")
         return
     made = ", ".join(f"{count} {kind}" for kind, count in record["generated_pages"].items())
     print(
@@ -127,6 +127,7 @@ def show(funnel: dict[str, Any], run: RunFolder, settings: WebRecipe) -> None:
 
 def explain_verb(folder: str, page: str, token: str, as_json: bool) -> None:
     """Tells a page's story."""
+    from data_pipeline.web.build_settings import settings_of
     from data_pipeline.web.explain import explain, page_of_token, story
 
     run = RunFolder(Path(folder))
@@ -137,8 +138,7 @@ def explain_verb(folder: str, page: str, token: str, as_json: bool) -> None:
         if not number.isdecimal():
             raise InputError(f"--token {token}: SOURCE:NUMBER is needed, for example web:1000")
         page = page_of_token(run, source, int(number))
-    recipe = Recipe.load(run.recipe) if run.recipe.exists() else Recipe({}, str(run.recipe))
-    found = explain(run, recipe.section("web", WebRecipe), page)
+    found = explain(run, settings_of(run.web, run.recipe) or WebRecipe(), page)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return

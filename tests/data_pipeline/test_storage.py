@@ -308,6 +308,13 @@ def test_an_unknown_protocol_and_a_missing_package(monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="nosuch"):
         storage.filesystem("nosuch://bucket/a")
 
+    def closed(_: str) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", closed)
+    with pytest.raises(InputError, match="ftp://host/a: cannot be looked up: ConnectionRefusedError"):
+        storage.filesystem("ftp://host/a")
+
     def missing(_: str) -> None:
         raise ImportError("Install s3fs")
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.errors import InputError
-from data_pipeline.storage import atomic_folder, expand
+from data_pipeline.storage import atomic_folder, expand, refuse_foreign
 from data_pipeline.web.decontamination.decide import decide
 from data_pipeline.web.decontamination.index import BenchmarkIndex, Hits
 from data_pipeline.web.decontamination.recipe import Decontamination
@@ -22,6 +22,7 @@ from data_pipeline.web.decontamination.report import write_contamination
 
 BATCH = 1024
 LINES = (".jsonl", ".jsonl.gz")
+OWN = {"clean", "contaminated", "contamination.json", "hits.jsonl", "split"}
 
 
 def decontaminate_files(
@@ -40,6 +41,7 @@ def decontaminate_files(
         raise InputError(f"{twice}: two files of that name; what is kept of each is written under its own name, so names must differ")
     if not settings.benchmarks:
         raise InputError("no benchmarks; at least one folder of benchmark files is needed")
+    refuse_foreign(out, OWN, "decontaminated files")
     index = BenchmarkIndex.build(settings.benchmarks, settings)
     all_hits: list[Hits] = []
     ids: dict[int, str] = {}

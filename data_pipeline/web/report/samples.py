@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.errors import InputError
+
 # What is shown of a page beside its text; columns that a file does not have are left out.
 SHOWN = ["id", "url", "measure", "value", "threshold", "duplicate_of", "language", "words"]
 
@@ -24,7 +26,11 @@ def random_pages(path: Path, by: str | None, count: int, characters: int, seed: 
     """`count` random rows for each value of the column `by`, or of the whole file; texts are read for the chosen rows' groups alone."""
     if not count or not path.exists():
         return {}
-    with pq.ParquetFile(path, read_dictionary=[by] if by else None) as table:
+    try:
+        table = pq.ParquetFile(path, read_dictionary=[by] if by else None)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: damaged ({error}); run `phial data build` again") from error
+    with table:
         chosen = choose(table, by, count, seed)
         shown = [name for name in [*SHOWN, "text"] if name in table.schema_arrow.names]
         found: dict[str, list[dict[str, Any]]] = {key: [] for key in sorted(chosen)}

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from data_pipeline import storage
 from data_pipeline.errors import InputError
-from data_pipeline.recipe import Recipe
+from data_pipeline.web.build_settings import settings_of
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.report.clusters import Clusters, clusters_of
 from data_pipeline.web.report.histograms import histogram_rows, histograms
@@ -43,9 +43,10 @@ CLUSTERS = pa.schema([("pages", pa.int64()), ("clusters", pa.int64())])
 def write_report(web_folder: Path, out: Path, options: ReportOptions | None = None, run: Path | None = None) -> dict[str, Any]:
     """Reads a build's folder and writes the folder `out` whole; returns what report.json holds.
 
-    `run` (the folder above by default) has recipe.toml, whose thresholds are drawn, and tokens/. What a build of another version did not
-    measure is named and left out. The same build and options give the same bytes but for `times` in report.json and the page's section of
-    that name. Raises InputError where there is no ledger, or where `out` holds something that is no report.
+    `run` (the folder above by default) has tokens/, and recipe.toml, whose thresholds are drawn where the build does not tell its own. What
+    a build of another version did not measure is named and left out. The same build and options give the same bytes but for `times` in
+    report.json and the page's section of that name. Raises InputError where there is no ledger, or where `out` holds something that is no
+    report.
     """
     options = options or ReportOptions()
     run = run or Path(web_folder).parent
@@ -53,7 +54,7 @@ def write_report(web_folder: Path, out: Path, options: ReportOptions | None = No
     with Ledger(web_folder / "ledger.parquet") as ledger:
         found = survey(ledger, LEDGER.names)
         clusters = clusters_of(ledger)
-    recipe, note = recipe_of(run)
+    recipe, note = recipe_of(Path(web_folder), run)
     drawn = histograms(found, recipe)
     tokens = tokens_of(run / "tokens", web_folder / "kept.parquet", found.outcomes, options.bytes_per_token)
     record = record_of(web_folder, found, clusters, drawn, tokens, options)
@@ -77,14 +78,13 @@ def check_place(out: Path) -> None:
         raise InputError(f"{out}: not empty and no report; the report's folder is replaced whole, so give a new name with --out")
 
 
-def recipe_of(run: Path) -> tuple[WebRecipe | None, str]:
-    """The run's [web] settings, and a line where there are none."""
-    if not (run / "recipe.toml").exists():
-        return None, "no recipe.toml beside the build: thresholds are those that dropped pages"
+def recipe_of(web_folder: Path, run: Path) -> tuple[WebRecipe | None, str]:
+    """The [web] settings that the build was made with, and a line where there are none."""
     try:
-        return Recipe.load(run / "recipe.toml").section("web", WebRecipe), ""
+        found = settings_of(web_folder, run / "recipe.toml")
     except InputError as error:
-        return None, f"recipe.toml is of another version ({str(error).removeprefix(f'{run}/')}): thresholds are those that dropped pages"
+        return None, f"the settings are of another version ({str(error).removeprefix(f'{run}/')}): thresholds are those that dropped pages"
+    return found, "" if found else "no recipe.toml beside the build: thresholds are those that dropped pages"
 
 
 def domain_pages(found: Survey) -> Any:

@@ -33,6 +33,21 @@ def test_generate_train_score(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert [one["id"] for one in rows] == [one["id"] for one in table]
     assert [one["score"] for one in rows] == pytest.approx([one["score"] for one in table], abs=1e-6)
 
+    before = (tmp_path / "g/documents.parquet").read_bytes()
+    for words, said in (
+        (["score", documents, "--model", model, "--out", documents], "the documents themselves"),
+        (["score", "none", "--model", model, "--out", str(tmp_path / "n.parquet")], "none: no such file"),
+    ):
+        code, out, err = call(monkeypatch, capsys, *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+    assert (tmp_path / "g/documents.parquet").read_bytes() == before
+    (tmp_path / "model/letter.txt").write_text("dear")
+    code, _, err = call(monkeypatch, capsys, "train", labels, "--documents", documents, "--out", model, *settings)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds 'letter.txt', which is no part of a quality model" in err
+    assert (tmp_path / "model/letter.txt").exists()
+
 
 @pytest.mark.parametrize(
     ("words", "said"),

@@ -17,6 +17,7 @@ from data_pipeline.tokens.recipe import TokenizerRecipe, TokensRecipe
 from data_pipeline.tokens.shards import TokenShards
 from data_pipeline.web import tables
 from data_pipeline.web.build import build
+from data_pipeline.web.build_settings import settings_of
 from data_pipeline.web.explain import explain, page_of_token, story
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.warc_writer import WarcWriter
@@ -76,6 +77,14 @@ def test_rules_that_a_page_does_not_meet_are_marked(run: RunFolder) -> None:
     found = explain(run, strict, "http://example.org/0/1")
     assert [rule["measure"] for rule in found["rules"] if not rule["met"]] == ["words"]
     assert sum(line.startswith("  !") for line in story(found)) == 1
+
+
+def test_thresholds_are_those_of_the_build(run: RunFolder) -> None:
+    kept = json.loads((run.web / "funnel.json").read_text())["settings"]
+    assert "workers" not in kept  # which changes no byte of a build
+    told = settings_of(run.web, run.recipe)
+    assert told is not None
+    assert told.rules == RECIPE.rules
 
 
 def test_tokens_of_another_build_are_not_told(run: RunFolder, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_collect_and_build_an_own_crawl(monkeypatch: pytest.MonkeyPatch, capsys:
         (["data", "collect", "OUT", "--set", "collect.spams=1"], "no setting"),
         (["data", "build", "demo", "--out", "OUT"], "no crawl there"),
         (["data", "build", "demo", "--out", "OUT", "--set", "web.rules.min_words=200000"], "min_words"),
+        (["data", "build", "demo", "--out", "OUT", "--set", 'web.languages=["english"]'], "no language 'english' is told apart"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -100,6 +100,19 @@ def test_bad_files_are_refused_in_one_line(name: str, content: bytes, line: str,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_with_something_else_in_it_is_left_alone(benchmarks: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    out = tmp_path / "out"
+    command = ["decontaminate", str(tmp_path / "a.jsonl"), "--benchmarks", str(benchmarks), "--out", str(out)]
+    for _ in range(2):  # what the verb wrote itself may be written again
+        assert CliRunner().invoke(data, command).exit_code == 0
+    (out / "letter.txt").write_text("dear")
+    error = CliRunner().invoke(data, command).exception
+    assert isinstance(error, InputError)
+    assert "holds 'letter.txt', which is no part of decontaminated files" in str(error)
+    assert (out / "letter.txt").read_text() == "dear"
+
+
 def test_bad_settings_are_refused_in_one_line(benchmarks: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     command = ["decontaminate", str(tmp_path / "a.jsonl"), "--benchmarks", str(benchmarks), "--out", str(tmp_path / "out")]

@@ -16,8 +16,10 @@ import phial
 from data_pipeline import storage
 from data_pipeline.errors import InputError
 from data_pipeline.recipe import Recipe
+from data_pipeline.web.build_settings import settings_of, settings_to_keep
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.report import ReportOptions, write_report
+from data_pipeline.web.thresholds import Thresholds
 from tests.data_pipeline.web.made_ledger import make_web_folder
 
 NASTY = "<script>alert('x')</script> \x07 \u202e \"quoted\" & <img src=http://elsewhere.example/x onerror=alert(1)> {{ 7 * 7 }}"
@@ -85,6 +87,34 @@ def test_thresholds_come_from_the_recipe(record: dict[str, Any]) -> None:
     assert told["line_ends"] == [("at least", 0.12, False)]
 
 
+def test_thresholds_are_those_of_the_build_whatever_recipe_came_later(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "web", tmp_path / "web")
+    funnel = storage.read_json(tmp_path / "web/funnel.json")
+    settings = settings_to_keep(WebRecipe(rules=Thresholds(min_words=77)))
+    storage.write_json(tmp_path / "web/funnel.json", funnel | {"settings": settings})
+    shutil.copy(run / "recipe.toml", tmp_path / "recipe.toml")  # of another recipe, with 50
+    found = settings_of(tmp_path / "web", tmp_path / "recipe.toml")
+    assert found is not None
+    assert found.rules.min_words == 77
+    (tmp_path / "web/funnel.json").write_text("{")
+    found = settings_of(tmp_path / "web", tmp_path / "recipe.toml")
+    assert found is not None
+    assert found.rules.min_words == 50
+
+
+def test_a_damaged_file_of_pages_is_one_line(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "web", tmp_path / "web")
+    (tmp_path / "web/kept.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"kept.parquet: damaged .*run `phial data build` again"):
+        write_report(tmp_path / "web", tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_figures_without_end_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        ReportOptions(price_per_core_hour=float("inf"))
+
+
 def test_nothing_on_the_page_runs_or_loads(run: Path, record: dict[str, Any]) -> None:
     page = (run / "data_report/report.html").read_text(encoding="utf-8")
     assert "alert(" in page  # the hostile texts are shown
@@ -96,6 +126,8 @@ def test_nothing_on_the_page_runs_or_loads(run: Path, record: dict[str, Any]) ->
     assert "default-src 'none'" in page
     assert "\x07" not in page
     assert "{{ 7 * 7 }}" in page
+    assert "<code>--crawl-pages</code>" in page
+    assert "&lt;code&gt;" not in page  # our own tags are none of the texts
 
 
 def test_a_second_report_is_the_same_but_for_its_times(run: Path, record: dict[str, Any], tmp_path: Path) -> None:
