@@ -20,7 +20,7 @@ from tests.data_pipeline.web.small_crawl import make_small
 
 # Generated pages are short and repeat themselves: only the model is to judge here.
 SHARES = {name: 1.0 for name in Thresholds.model_fields if name.startswith("max_")} | {"max_words": 10**6, "max_mean_word_length": 100.0}
-OPEN = Thresholds(**SHARES | {name: 0 for name in Thresholds.model_fields if name.startswith("min_")})
+OPEN = Thresholds.model_validate(SHARES | {name: 0 for name in Thresholds.model_fields if name.startswith("min_")})
 
 
 @pytest.fixture(scope="module")
