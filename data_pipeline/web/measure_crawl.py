@@ -10,13 +10,13 @@ from data_pipeline.engine.journal import fingerprint
 from data_pipeline.errors import InputError
 from data_pipeline.web.domains import registered_domain
 from data_pipeline.web.measured import Measured, measure_page, size_of, warm_up
-from data_pipeline.web.reading import Broken, Page, Place, names_of, read_records
+from data_pipeline.web.reading import Broken, NotWebData, Page, Place, names_of, read_records
 from data_pipeline.web.recipe import WebRecipe
 from data_pipeline.web.rejection import Rejection
 from data_pipeline.web.segments import Facts, OpenSegment, begun, clean, file_folder, segment_path, write_segment
 from data_pipeline.web.workers import Killed, Pool
 
-FORMAT = 1  # raised when the same page and recipe give other measured values
+FORMAT = 2  # raised when the same page and recipe give other measured values
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,14 @@ def identity(path: str) -> list[Any]:
     return [facts.get("size"), tag]
 
 
+def records_of(file: CrawlFile, recipe: WebRecipe, start: Place | None) -> Iterator[Page | Broken]:
+    """A file's pages and damages; one that holds no web data at all is one damage, so that it does not stop a crawl of thousands."""
+    try:
+        yield from read_records(file.path, limits=recipe.limits, start=start, name=file.name)
+    except NotWebData as error:
+        yield Broken(str(error))
+
+
 @dataclass
 class Event:
     """What reading met, in order: a page, a damage, or a file's end."""
@@ -111,7 +119,7 @@ class CrawlMeasurer:
             if not found.segments:
                 self.forget(file)
             place = found.place
-            for one in read_records(file.path, limits=self.recipe.limits, start=place, name=file.name):
+            for one in records_of(file, self.recipe, place):
                 if isinstance(one, Broken):
                     self.events.append(Event(file, found.segments, broken=one.line))
                 else:

@@ -85,7 +85,7 @@ def columns(pages: list[Measured], file: str) -> list[pa.Array]:
         "text_bytes": [len(one.text.encode("utf-8", "replace")) for one in pages],
         "language": [one.language.code for one in pages],
         "second_language": [one.language.second for one in pages],
-        "language_distance": [one.language.distance for one in pages],
+        "language_distance": [one.language.distance if one.text else None for one in pages],
         "extraction": [one.extraction for one in pages],
         "quality": [one.quality.value if one.quality else None for one in pages],
         "quality_kind": [one.quality.kind if one.quality else "" for one in pages],

@@ -4,9 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from data_pipeline.errors import InputError
 from data_pipeline.web.reading.limits import ReadLimits
-from data_pipeline.web.reading.records import MAX_LINES, Bomb, Broken, Damaged, Page, Place
+from data_pipeline.web.reading.records import MAX_LINES, Bomb, Broken, Damaged, NotWebData, Page, Place
 from data_pipeline.web.reading.window import Window
 
 MAX_HEAD = 1 << 18  # bytes of the header lines of a record, or of HTTP
@@ -80,7 +79,7 @@ class Archive:
             self.done = True
             yield Broken(f"{self.path}: {more:,} more broken records", more, self.place())
         if not self.record and not self.broken:
-            raise InputError(f"{self.path}: not {self.kind} file (no record in it)")
+            raise NotWebData(f"{self.path}: not {self.kind} file (no record in it)")
 
     def advance(self) -> bool:
         """Over the line ends behind a record and to the beginning of the next one; False at the end."""

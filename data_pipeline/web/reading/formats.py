@@ -14,7 +14,7 @@ from data_pipeline.web.reading.lines import read_lines
 from data_pipeline.web.reading.metadata import metadata_of, snapshot_of
 from data_pipeline.web.reading.parquet import read_parquet
 from data_pipeline.web.reading.raw import CHUNK, Raw, opened
-from data_pipeline.web.reading.records import Broken, Damaged, Page, Place
+from data_pipeline.web.reading.records import Broken, Damaged, NotWebData, Page, Place
 from data_pipeline.web.reading.warc import Warc, begins_warc
 from data_pipeline.web.reading.window import GZIP, ZSTD, Window, start_of
 
@@ -29,8 +29,8 @@ def read_records(
     """The pages of one file in order, and where it is broken.
 
     `start` is the `place` of something that an earlier reading yielded: exactly what came behind it is yielded again. `name` begins the ids
-    (see `names_of`); without it the file's own name does. Raises InputError when the file is missing, of no known format or cannot be read
-    from its store: that is never counted as damage.
+    (see `names_of`); without it the file's own name does. Raises NotWebData when the file is empty or of no known format, and InputError
+    when it is missing or cannot be read from its store: that is never counted as damage.
     """
     limits, name = limits or ReadLimits(), name or PurePosixPath(path).name
     place = start or Place(snapshot=snapshot_of(path))
@@ -38,7 +38,7 @@ def read_records(
         raw = Raw(stream, path)
         beginning = raw.peek(4)
         if not beginning:
-            raise InputError(f"{path}: an empty file; {FORMATS} is needed")
+            raise NotWebData(f"{path}: an empty file; {FORMATS} is needed")
         if beginning == b"PAR1":
             if not raw.seekable:
                 raise InputError(f"{path}: Parquet needs a store that can go back in a file; copy the file first")
@@ -64,7 +64,7 @@ def read_window(raw: Raw, path: str, name: str, limits: ReadLimits, place: Place
         if not place.record:
             yield html_file(window_at(raw, limits, none_begins, place), path, name, limits, place)
     else:
-        raise InputError(f"{path}: not a WARC file, and of no other known format; {FORMATS} is needed")
+        raise NotWebData(f"{path}: not a WARC file, and of no other known format; {FORMATS} is needed")
 
 
 def none_begins(_: bytes) -> bool:

@@ -6,7 +6,7 @@ from typing import IO, Any
 from data_pipeline.errors import InputError
 from data_pipeline.web.reading.fields import HTML, NAMES, TEXT, page_of_fields
 from data_pipeline.web.reading.limits import ReadLimits
-from data_pipeline.web.reading.records import MAX_LINES, Broken, Page, Place
+from data_pipeline.web.reading.records import MAX_LINES, Broken, NotWebData, Page, Place
 
 BATCH = 64  # rows
 
@@ -19,9 +19,9 @@ def read_parquet(stream: IO[bytes], path: str, name: str, limits: ReadLimits, st
         file = pyarrow.parquet.ParquetFile(stream, pre_buffer=False)
         names = set(file.schema_arrow.names)
     except Exception as error:  # pyarrow has many for bad data
-        raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+        raise NotWebData(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
     if not names & {*TEXT, *HTML}:
-        raise InputError(f"{path}: no column of text; one of {', '.join((*TEXT, *HTML))} is needed, it has {', '.join(sorted(names))}")
+        raise NotWebData(f"{path}: no column of text; one of {', '.join((*TEXT, *HTML))} is needed, it has {', '.join(sorted(names))}")
     columns = sorted(names & NAMES)
     record, broken, done = start.record, start.broken, start.done
     for group in range(start.offset, file.metadata.num_row_groups):

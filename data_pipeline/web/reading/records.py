@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from data_pipeline.errors import InputError
+
 # This many broken places of a file are told in words; the others are counted.
 MAX_LINES = 100
 
@@ -26,6 +28,10 @@ class Place:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `Place(**row)` is the way back."""
         return asdict(self)
+
+
+class NotWebData(InputError):
+    """A file without a beginning of any known format: an error where it is named alone, a damage among the files of a crawl."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.errors import InputError
@@ -106,6 +108,19 @@ def test_a_segment_that_is_damaged_is_measured_again(crawl: Path, undisturbed: P
     assert facts_of(str(damaged)) is None
     assert build(RECIPE, crawl, tmp_path / "web", 0)["speed"]["pages_measured"] == 5
     assert hashes(tmp_path / "web") == hashes(undisturbed)
+
+
+def test_files_that_are_no_web_data_are_told_and_stop_nothing(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(crawl, tmp_path / "crawl", copy_function=shutil.copy2)
+    (tmp_path / "crawl/part-0a.warc.gz").write_bytes(b"")
+    (tmp_path / "crawl/part-9.warc.gz").write_bytes(bytes(range(256)) * 9)
+    funnel = build(RECIPE, tmp_path / "crawl", tmp_path / "web", 0)
+    whole = json.loads((undisturbed / "funnel.json").read_text())
+    assert funnel["steps"] == whole["steps"]
+    told = [line for line in funnel["broken_files"] if line.split(": ", 1)[1] not in str(whole["broken_files"])]
+    assert ["an empty file" in told[0], "not a WARC file" in told[1], len(told)] == [True, True, 2]
+    assert build(RECIPE, tmp_path / "crawl", tmp_path / "web", 0)["speed"]["pages_measured"] == 0
+    assert len(pq.read_table(tmp_path / "web/ledger.parquet")) == whole["steps"][0]["documents"]
 
 
 def test_files_measured_one_by_one_give_the_same_segments(crawl: Path, undisturbed: Path, tmp_path: Path) -> None:
