@@ -7,6 +7,8 @@ from data_pipeline.errors import InputError
 from data_pipeline.storage import read_json
 from data_pipeline.web.report.options import ReportOptions
 
+ENOUGH = 0.1  # of the pages, or the start of a run that only went on costs more than its pages did
+
 
 def times_of(folder: Path, records: int, html_bytes: int, planned: dict[str, Any] | None, options: ReportOptions) -> dict[str, Any] | None:
     """What each stage took, per page too, and what the whole crawl would take; None where the build says nothing of it.
@@ -59,7 +61,7 @@ def stage_of(stage: dict[str, Any], speed: dict[str, Any], records: int, html_by
         "cpu_seconds": cpu,
         "pages": pages,
         "bytes": round(size),
-        "cpu_seconds_per_page": cpu / pages if cpu is not None and pages else None,
+        "cpu_seconds_per_page": cpu / pages if cpu is not None and pages and pages >= ENOUGH * records else None,
         "pages_per_second": pages / seconds if seconds and pages else None,
         "megabytes_per_cpu_second": size / 1e6 / cpu if cpu and pages else None,
     }

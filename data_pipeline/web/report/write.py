@@ -54,6 +54,7 @@ def write_report(web_folder: Path, out: Path, options: ReportOptions | None = No
     with Ledger(web_folder / "ledger.parquet") as ledger:
         found = survey(ledger, LEDGER.names)
         clusters = clusters_of(ledger)
+    check_size(options, found)
     recipe, note = recipe_of(Path(web_folder), run)
     drawn = histograms(found, recipe)
     tokens = tokens_of(run / "tokens", web_folder / "kept.parquet", found.outcomes, options.bytes_per_token)
@@ -70,6 +71,14 @@ def write_report(web_folder: Path, out: Path, options: ReportOptions | None = No
             stream.write(page_of(record, times, drawn, shown, domain_pages(found)))
         storage.write_json(folder / REPORT, record | {"times": times})
     return record | {"times": times}
+
+
+def check_size(options: ReportOptions, found: Survey) -> None:
+    """A whole crawl that is smaller than its sample is a slip of the hand."""
+    for name, asked, unit in (("--crawl-pages", options.crawl_pages, "documents"), ("--crawl-bytes", options.crawl_bytes, "html_bytes")):
+        here = sum(found.outcomes[outcome][unit] for outcome in ("kept", "held_out", "dropped"))
+        if asked is not None and asked < here:
+            raise InputError(f"{name} {asked}: the whole crawl is said to be smaller than this build, which has {here:,}")
 
 
 def check_place(out: Path) -> None:

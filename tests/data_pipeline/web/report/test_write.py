@@ -219,6 +219,7 @@ def test_the_verb(
     for words, says in (
         ([str(tmp_path)], "neither a run"),
         ([str(run), "--sample-share", "1.5"], "--sample-share 1.5"),
+        ([str(run), "--crawl-pages", "5999"], "--crawl-pages 5999: the whole crawl is said to be smaller than this build, which has 6,000"),
         ([str(run), "--crawl-pages", "5", "--crawl-bytes", "5"], "give one"),
     ):
         code, out, err = call(*words)
