@@ -78,7 +78,7 @@ class Engine:
         self.ledger = Ledger(self.book)
         self._listeners: list[News] = []
         self._sum_at = 0.0
-        self._closed = False
+        self._closed = self._paused = False
         self._crew: Crew | None = None
         self._cluster: Any = None
         if workers == "ray":
@@ -101,12 +101,12 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Ends the workers that this engine started; what they were at is given back."""
+        """Ends the workers that this engine started; what they were at is given back, or done first where the budget is spent."""
         self._closed = True
         if self._crew is not None:
             self._crew.close()
         if self._cluster is not None:
-            self._cluster.close()
+            self._cluster.close(paused=self._paused)
 
     def bcast(self, value: Any) -> Ref:
         """Uploads a value once, whoever does so first; workers read it once per process, through `.get()`."""
@@ -244,6 +244,7 @@ class Engine:
         if self._crew is not None:
             self._crew.hold.set()
         self.store.write(PAUSED, b"{}")
+        self._paused = True
         assert self.budget is not None
         sums = f"{spent.core_seconds / 3600:.6g} core-hours of {limit / 3600:.6g}"
         if self.budget.money is not None:
@@ -254,6 +255,7 @@ class Engine:
         """Lets workers claim again unless the budget is spent."""
         self._sum()
         self.store.remove(PAUSED)
+        self._paused = False
         if self._crew is not None:
             self._crew.hold.clear()
             self._crew.wake()

@@ -84,8 +84,13 @@ class Cluster:
             except self.ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, BaseException) else error) from None
 
-    def close(self) -> None:
-        """Ends the workers; a cluster that was started here ends with its processes and files."""
+    def close(self, paused: bool = False) -> None:
+        """Ends the workers; a cluster that was started here ends with its processes and files.
+
+        Of a run that is `paused` the workers end by themselves, when what they are at is done.
+        """
+        if paused and self._refs:
+            self.ray.wait(self._refs, num_returns=len(self._refs))
         for ref in self._refs:
             self.ray.cancel(ref, force=True)
         self._refs = []

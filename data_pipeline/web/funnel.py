@@ -16,7 +16,7 @@ STEPS = {
     "extracted": ("extraction_killed", "no_text"),
     "in a kept language": ("language",),
     "pass the quality rules": (),
-    "judged good by the classifier": ("low_quality", "unwanted_kind"),
+    "kept by the quality model": ("low_quality", "unwanted_kind"),
     "one page per address": ("same_address",),
     "no exact duplicates": ("exact_duplicate",),
     "no near duplicates": ("near_duplicate",),

@@ -19,7 +19,7 @@ EXACT = 4096  # different values of a reason that are counted one by one: status
 KEPT, DROPPED_ELSE, DROPPED_BY_IT = range(3)  # what became of a page, seen from one measured value
 SUMS = ("documents", "html_bytes", "text_bytes", "words", "passed", "kept", "kept_text_bytes", "clean_text_bytes")
 TALLIED = ("file", "domain", "language", "extraction", "snapshot", "licence", "robots", "quality_kind")
-AFTER_RULES = list(STEPS).index("judged good by the classifier")  # the last step that looks at a page alone
+AFTER_RULES = list(STEPS).index("kept by the quality model")  # the last step that looks at a page alone
 
 
 @dataclass

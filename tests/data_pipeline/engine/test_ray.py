@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_pipeline.engine import Engine, Limits
+from data_pipeline.engine import Budget, Engine, Limits
 from data_pipeline.errors import InputError
 from tests.data_pipeline.engine import sample_tasks as tasks
 
@@ -40,6 +40,11 @@ def test_tasks_on_ray_survive_a_killed_worker_and_ray_leaves_nothing(tmp_path: P
         with pytest.raises(ConnectionResetError):
             failed.result()
         assert failed.attempts == 2  # Ray itself tries nothing again that a function raised
+        engine.budget = Budget(core_hours=(engine.costs().core_seconds + 0.2) / 3600)
+        with pytest.raises(InputError, match="the budget is spent"):
+            list(engine.map(tasks.pause, [0.3, 3.0]))
+    with Engine(tmp_path / "journal", workers=0) as engine:  # what was under way was kept
+        assert sorted(future.result() for future in engine.map(tasks.pause, [0.3, 3.0])) == [0.3, 3.0]
     assert set(Path("/tmp").glob("phial-ray-*")) == folders
     assert {thread for thread in threading.enumerate() if not thread.daemon} <= threads
     ours = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}

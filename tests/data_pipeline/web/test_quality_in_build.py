@@ -72,7 +72,7 @@ def test_pages_are_kept_by_their_score(model: str, tmp_path: Path, monkeypatch: 
     steps = {one["step"]: one["documents"] for one in record["steps"]}
     dropped = sum(row["outcome"] == "dropped" for row in judged.values())
     assert 0 < dropped < 60
-    assert steps["pass the quality rules"] - steps["judged good by the classifier"] == dropped
+    assert steps["pass the quality rules"] - steps["kept by the quality model"] == dropped
     poorest = min(judged.values(), key=lambda row: row["quality"])
     assert [rule["met"] for rule in rules_met(poorest, recipe) if rule["measure"] == "quality"] == [False]
 
