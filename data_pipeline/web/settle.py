@@ -25,17 +25,18 @@ KEY = np.dtype("V16")
 NO_KEY = bytes(16)
 
 # What drops a page that its own values let pass.
-PASSED, SAME_ADDRESS, EXACT, NEAR, NGRAMS, COVERAGE, ANSWER, EMPTIED = range(8)
+PASSED, SAME_ADDRESS, EXACT, NEAR, NGRAMS, WHOLE, COVERAGE, ANSWER, EMPTIED = range(9)
 REASONS = {
     SAME_ADDRESS: ("same_address", "address"),
     EXACT: ("exact_duplicate", "similarity"),
     NEAR: ("near_duplicate", "similarity"),
     NGRAMS: ("contaminated", "long_ngrams"),  # an item's long n-gram stands on the page
+    WHOLE: ("contaminated", "coverage_of_common"),  # an item whose n-grams are common, as good as whole
     COVERAGE: ("contaminated", "coverage"),
     ANSWER: ("contaminated", "coverage_beside_answer"),
     EMPTIED: ("repeated_lines", "words"),  # too little is left without them
 }
-BY_FINDING = {"exact": NGRAMS, "coverage": COVERAGE, "answer": ANSWER}
+BY_FINDING = {"exact": NGRAMS, "whole": WHOLE, "coverage": COVERAGE, "answer": ANSWER}
 
 
 @dataclass

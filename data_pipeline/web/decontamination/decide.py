@@ -1,7 +1,8 @@
 """From the hits of all pages to verdicts: which pages hold a benchmark item, and which items were found.
 
-An n-gram on more than `max_document_frequency` pages is common language and no evidence, which can be known only when all pages have been
-read; so pages are matched first and judged at the end. Only hits are kept, so memory grows with what was found and not with the crawl.
+An n-gram on more than `max_document_frequency` pages is common language and no evidence, unless the item stands there whole. That can
+be known only when all pages have been read; so pages are matched first and judged at the end. Only hits are kept, so memory grows with what
+was found and not with the crawl.
 """
 
 from collections.abc import Iterable
@@ -12,12 +13,12 @@ import numpy as np
 from data_pipeline.web.decontamination.index import BenchmarkIndex, Hits
 from data_pipeline.web.decontamination.recipe import Decontamination
 
-REASONS = ("exact", "coverage", "answer", "near")
+REASONS = ("exact", "whole", "coverage", "answer", "near")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """An item on a page. `reason`: an exact long n-gram, coverage, a near hit beside the answer; near hits alone are only noted."""
+    """An item on a page. `reason`: an exact long n-gram, the whole item, coverage, a near hit beside the answer; `near` is only noted."""
 
     item: int
     reason: str
@@ -60,10 +61,9 @@ def decide(
     rare = frequencies <= settings.max_document_frequency
     verdicts = Verdicts(dirty=np.zeros(len(index.names), bool), common_grams=int((~rare).sum()))
     for page, hits in enumerate(all_hits):
-        grams = hits.grams[rare[hits.grams]]
-        if not len(grams):
+        if not len(hits.grams):
             continue
-        found = judge_page(index, grams, hits.answers, settings)
+        found = judge_page(index, hits.grams, rare[hits.grams], hits.answers, settings)
         evidence = [one for one in found if one.reason != "near"]
         if evidence:
             verdicts.pages[page] = evidence
@@ -73,8 +73,28 @@ def decide(
     return verdicts
 
 
-def judge_page(index: BenchmarkIndex, grams: np.ndarray, answers: np.ndarray, settings: Decontamination) -> list[Found]:
-    """The items that these n-grams are evidence of, or come near to."""
+def judge_page(index: BenchmarkIndex, grams: np.ndarray, rare: np.ndarray, answers: np.ndarray, settings: Decontamination) -> list[Found]:
+    """The items that these n-grams, int32 and rising, are evidence of or come near to; `rare` says which are not common language: bool."""
+    found = {} if rare.all() else {one.item: one for one in whole_items(index, grams, settings)}
+    for one in partial_items(index, grams[rare], answers, settings):
+        if one.item not in found or REASONS.index(one.reason) < REASONS.index(found[one.item].reason):
+            found[one.item] = one
+    return sorted(found.values(), key=lambda one: (REASONS.index(one.reason), -one.coverage, one.item))
+
+
+def whole_items(index: BenchmarkIndex, grams: np.ndarray, settings: Decontamination) -> list[Found]:
+    """Items that stand on the page as good as whole.
+
+    Of an item that a hundred pages have copied every n-gram is common, and yet each of them holds it: common language is a part of an item.
+    """
+    items, longs, shorts = index.evidence(grams)
+    coverages = index.coverages(items, shorts, grams, settings.whole_coverage)
+    whole = (coverages >= settings.whole_coverage) & (shorts >= settings.min_coverage_grams) & (index.lengths[items] >= settings.words)
+    return [told("whole", items, longs, shorts, coverages, place) for place in np.flatnonzero(whole).tolist()]
+
+
+def partial_items(index: BenchmarkIndex, grams: np.ndarray, answers: np.ndarray, settings: Decontamination) -> list[Found]:
+    """Items of which these n-grams, none of them common, are evidence."""
     items, longs, shorts = index.evidence(grams)
     coverages = index.coverages(items, shorts, grams, settings.near_coverage)
     enough = shorts >= settings.min_coverage_grams
@@ -89,6 +109,10 @@ def judge_page(index: BenchmarkIndex, grams: np.ndarray, answers: np.ndarray, se
             reason = "answer"
         else:
             reason = "near"
-        numbers = {"long_grams": int(longs[place]), "short_grams": int(shorts[place]), "coverage": round(float(coverages[place]), 4)}
-        found.append(Found(item=int(items[place]), reason=reason, **numbers))
-    return sorted(found, key=lambda one: (REASONS.index(one.reason), -one.coverage, one.item))
+        found.append(told(reason, items, longs, shorts, coverages, place))
+    return found
+
+
+def told(reason: str, items: np.ndarray, longs: np.ndarray, shorts: np.ndarray, coverages: np.ndarray, place: int) -> Found:
+    numbers = {"long_grams": int(longs[place]), "short_grams": int(shorts[place]), "coverage": round(float(coverages[place]), 4)}
+    return Found(item=int(items[place]), reason=reason, **numbers)

@@ -120,6 +120,23 @@ def test_the_document_frequency_guard() -> None:
     assert len(decide(index, hits[:10], SETTINGS).pages) == 10
 
 
+def test_an_item_that_many_pages_copy_is_found_on_each() -> None:
+    """Its n-grams are on more pages than the guard lets pass; a page with a part of it is still let go."""
+    text = words(40)
+    index = BenchmarkIndex.of([item(0, text), item(1, words(9))], SETTINGS)
+    part, most = " ".join(text.split()[:30]), " ".join(text.split()[:37])
+    texts = [f"{words(5)} {text} {words(5)}" for _ in range(40)] + [part, most, " ".join(text.split()[3:])]
+    found = decide(index, pages_of(index, texts)).pages
+    assert list(found) == [*range(40), 41, 42]
+    assert {(one.item, one.reason) for page in found.values() for one in page} == {(0, "whole")}
+    assert found[41][0].coverage == 0.925
+    assert decide(index, pages_of(index, texts), Decontamination(whole_coverage=1.0)).pages.keys() == set(range(40))
+    saying = words(11)  # as short as a saying, and on as many pages
+    index = BenchmarkIndex.of([item(0, saying)], SETTINGS)
+    assert decide(index, pages_of(index, [f"{words(5)} {saying} {words(5)}"] * 40)).pages == {}
+    assert decide(index, pages_of(index, [saying] * 20)).pages.keys() == set(range(20))
+
+
 def test_wording_of_a_benchmark_is_no_evidence() -> None:
     """Every item of a task begins alike; another task that shares a sentence with one of them counts for itself."""
     opening = words(15)
