@@ -83,13 +83,18 @@ def judge_page(index: BenchmarkIndex, grams: np.ndarray, rare: np.ndarray, answe
 
 
 def whole_items(index: BenchmarkIndex, grams: np.ndarray, settings: Decontamination) -> list[Found]:
-    """Items that stand on the page as good as whole.
+    """Items whose question stands on the page as good as whole; short ones, whose question with its answer does.
 
     Of an item that a hundred pages have copied every n-gram is common, and yet each of them holds it: common language is a part of an item.
+    The answer does not count, since pages put the other options or a line of their own between.
     """
     items, longs, shorts = index.evidence(grams)
-    coverages = index.coverages(items, shorts, grams, settings.whole_coverage)
-    whole = (coverages >= settings.whole_coverage) & (shorts >= settings.min_coverage_grams) & (index.lengths[items] >= settings.words)
+    lengths = index.lengths[items]
+    questions = lengths - index.answer_lengths[items]
+    wanted = np.where(questions >= settings.words, questions, lengths)
+    covered = np.rint(index.coverages(items, shorts, grams, settings.whole_coverage * wanted / lengths) * lengths)
+    coverages = np.minimum(covered / wanted, 1.0)
+    whole = (coverages >= settings.whole_coverage) & (shorts >= settings.min_coverage_grams) & (wanted >= settings.words)
     return [told("whole", items, longs, shorts, coverages, place) for place in np.flatnonzero(whole).tolist()]
 
 

@@ -145,10 +145,10 @@ class BenchmarkIndex:
         longs = np.bincount(inverse, weights=is_long, minlength=len(found)).astype(np.int64)
         return found, longs, np.bincount(inverse, minlength=len(found)) - longs
 
-    def coverages(self, items: np.ndarray, shorts: np.ndarray, grams: np.ndarray, least: float) -> np.ndarray:
+    def coverages(self, items: np.ndarray, shorts: np.ndarray, grams: np.ndarray, least: float | np.ndarray) -> np.ndarray:
         """float [items]: the share of each item's words that lie in one of these short n-grams; 0 where it cannot reach `least`.
 
-        `items` and `shorts` are what `evidence(grams)` gave.
+        `items` and `shorts` are what `evidence(grams)` gave; `least` is one share for all or one for each.
         """
         size = self.settings.coverage_words
         lengths = self.lengths[items]

@@ -131,6 +131,9 @@ def test_an_item_that_many_pages_copy_is_found_on_each() -> None:
     assert {(one.item, one.reason) for page in found.values() for one in page} == {(0, "whole")}
     assert found[41][0].coverage == 0.925
     assert decide(index, pages_of(index, texts), Decontamination(whole_coverage=1.0)).pages.keys() == set(range(40))
+    question, answer = words(30), words(4)
+    index = BenchmarkIndex.of([item(0, question, answer)], SETTINGS)
+    assert len(decide(index, pages_of(index, [f"{question} {words(9)} {answer}" for _ in range(40)])).pages) == 40
     saying = words(11)  # as short as a saying, and on as many pages
     index = BenchmarkIndex.of([item(0, saying)], SETTINGS)
     assert decide(index, pages_of(index, [f"{words(5)} {saying} {words(5)}"] * 40)).pages == {}
