@@ -47,7 +47,7 @@ def main() -> None:
     stages = {
         "extract and filter": [
             WarcReader(crawl, glob_pattern="*.warc.gz"),
-            Trafilatura(favour_precision=True),
+            Trafilatura(favour_precision=True, timeout=60),  # by default a second, which starting its process may take alone
             *filters,
             JsonlWriter(str(out / "filtered")),
         ],
