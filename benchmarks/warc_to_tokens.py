@@ -2,7 +2,8 @@
 
 The input is a folder of HTML pages (`--pages`, gzip or plain, written as one WARC file) or a generated crawl (`--bytes`). Both sides read
 the same files, on one core, in turn, `--rounds` times; CPU seconds of all their processes count. Ours has its loops compiled before.
-Language identification is ours alone (the peer's has to download its model), as is the ledger. Writes
+PATH is a Python with
+datatrove[processing,io], lxml_html_clean and spacy. Language identification is ours alone (the peer's has to download its model), as is the ledger. Writes
 benchmarks/results/warc_to_tokens.json.
 """
 
@@ -116,6 +117,8 @@ def main() -> None:
         peer_out = out / f"peer-{number}"
         _, said = called([chosen.peer_python, str(PEER), str(crawl), str(peer_out), str(tokenizer / "tokenizer.json")])
         other = json.loads(said.strip().splitlines()[-1])
+        if not other["kept"]:
+            raise RuntimeError("the peer kept nothing: look at its logs, a package of its may be missing")
         rounds.append({"phial": one, "datatrove": other, "ratio": round(other["total"] / one["total"], 2)})
         print(json.dumps(rounds[-1]), flush=True)
     record = {
