@@ -2,9 +2,8 @@
 
 The input is a folder of HTML pages (`--pages`, gzip or plain, written as one WARC file) or a generated crawl (`--bytes`). Both sides read
 the same files, on one core, in turn, `--rounds` times; CPU seconds of all their processes count. Ours has its loops compiled before.
-PATH is a Python with
-datatrove[processing,io], lxml_html_clean and spacy. Language identification is ours alone (the peer's has to download its model), as is the ledger. Writes
-benchmarks/results/warc_to_tokens.json.
+PATH is a Python with datatrove[processing,io], lxml_html_clean and spacy. Language identification is ours alone (the peer's has to download
+its model), as is the ledger. Writes benchmarks/results/warc_to_tokens.json.
 """
 
 import argparse
