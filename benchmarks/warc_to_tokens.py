@@ -1,6 +1,7 @@
 """The whole way from WARC files to tokens beside datatrove's chain: python -m benchmarks.warc_to_tokens OUT --peer-python PATH
 
-The input is a folder of HTML pages (`--pages`, gzip or plain, written as one WARC file) or a generated crawl (`--bytes`). Both sides read
+The input is a folder of HTML pages (`--pages`, gzip or plain, written as one WARC file) or a generated crawl (`--bytes`) without its
+damaged file, on which the peer ends. Both sides read
 the same files, on one core, in turn, `--rounds` times; CPU seconds of all their processes count. Ours has its loops compiled before.
 PATH is a Python with datatrove[processing,io], lxml_html_clean and spacy. Language identification is ours alone (the peer's has to download
 its model), as is the ledger. Writes benchmarks/results/warc_to_tokens.json.
@@ -108,6 +109,7 @@ def main() -> None:
     shutil.rmtree(out, ignore_errors=True)
     crawl = out / "crawl"
     size = write_pages(chosen.pages, crawl) if chosen.pages else make(crawl, int(chosen.bytes), 1, 0)["html_bytes"]
+    (crawl / "damaged.warc.gz").unlink(missing_ok=True)
     first = ours(out / "first", crawl, None)  # compiles, and trains the tokenizer that both sides use
     tokenizer = out / "first/tokenizer"
     rounds = []
