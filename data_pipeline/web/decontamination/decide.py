@@ -86,16 +86,23 @@ def whole_items(index: BenchmarkIndex, grams: np.ndarray, settings: Decontaminat
     """Items whose question stands on the page as good as whole; short ones, whose question with its answer does.
 
     Of an item that a hundred pages have copied every n-gram is common, and yet each of them holds it: common language is a part of an item.
-    The answer does not count, since pages put the other options or a line of their own between.
+    The answer does not count, since pages put the other options or a line of their own between; nor does the wording of the task.
     """
     items, longs, shorts = index.evidence(grams)
-    lengths = index.lengths[items]
-    questions = lengths - index.answer_lengths[items]
-    wanted = np.where(questions >= settings.words, questions, lengths)
-    covered = np.rint(index.coverages(items, shorts, grams, settings.whole_coverage * wanted / lengths) * lengths)
-    coverages = np.minimum(covered / wanted, 1.0)
-    whole = (coverages >= settings.whole_coverage) & (shorts >= settings.min_coverage_grams) & (wanted >= settings.words)
-    return [told("whole", items, longs, shorts, coverages, place) for place in np.flatnonzero(whole).tolist()]
+    shares = np.zeros(len(items))
+    for place in np.flatnonzero(shorts >= settings.min_coverage_grams).tolist():
+        shares[place] = share_of_question(index, int(items[place]), grams, settings.words)
+    return [told("whole", items, longs, shorts, shares, place) for place in np.flatnonzero(shares >= settings.whole_coverage).tolist()]
+
+
+def share_of_question(index: BenchmarkIndex, item: int, grams: np.ndarray, least: int) -> float:
+    """The share of a question's own words that lie in these n-grams; 0 for an item with fewer than `least` words of its own."""
+    own = index.own_words(item)
+    question = int(index.lengths[item] - index.answer_lengths[item])
+    if own[:question].sum() < least:
+        question = len(own)
+    wanted = int(own[:question].sum())
+    return float(index.covered(item, grams)[:question].sum() / wanted) if wanted >= least else 0.0
 
 
 def partial_items(index: BenchmarkIndex, grams: np.ndarray, answers: np.ndarray, settings: Decontamination) -> list[Found]:

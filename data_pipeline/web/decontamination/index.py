@@ -6,6 +6,7 @@ build or inherit the same index speak of the same numbers.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ class BenchmarkIndex:
         self.names = names
         self.words = words
         self.answers = answers
+        self._own_words: dict[int, np.ndarray] = {}
         self.lengths = np.array([len(one) for one in words], np.int64)
         self.answer_lengths = np.array([len(one) for one in answers], np.int64)
         self.files: list[tuple[str, int]] = []  # every file that was read and its items
@@ -145,22 +147,39 @@ class BenchmarkIndex:
         longs = np.bincount(inverse, weights=is_long, minlength=len(found)).astype(np.int64)
         return found, longs, np.bincount(inverse, minlength=len(found)) - longs
 
-    def coverages(self, items: np.ndarray, shorts: np.ndarray, grams: np.ndarray, least: float | np.ndarray) -> np.ndarray:
+    def coverages(self, items: np.ndarray, shorts: np.ndarray, grams: np.ndarray, least: float) -> np.ndarray:
         """float [items]: the share of each item's words that lie in one of these short n-grams; 0 where it cannot reach `least`.
 
-        `items` and `shorts` are what `evidence(grams)` gave; `least` is one share for all or one for each.
+        `items` and `shorts` are what `evidence(grams)` gave.
         """
-        size = self.settings.coverage_words
-        lengths = self.lengths[items]
         shares = np.zeros(len(items))
-        keys = self.keys[grams]  # rising, as grams are
-        for place in np.flatnonzero(shorts * size >= least * lengths).tolist():
-            found = np.flatnonzero(np.isin(ngram_hashes(self.words[items[place]], size), keys))
-            covered = np.zeros(lengths[place], bool)
-            for offset in range(size):
-                covered[found + offset] = True
-            shares[place] = covered.mean()
+        for place in np.flatnonzero(shorts * self.settings.coverage_words >= least * self.lengths[items]).tolist():
+            shares[place] = self.covered(items[place], grams).mean()
         return shares
+
+    def covered(self, item: int, grams: np.ndarray) -> np.ndarray:
+        """bool [words of the item]: which of its words lie in one of these short n-grams (rising numbers)."""
+        size = self.settings.coverage_words
+        found = np.flatnonzero(np.isin(ngram_hashes(self.words[item], size), self.keys[grams]))
+        covered = np.zeros(self.lengths[item], bool)
+        for offset in range(size):
+            covered[found + offset] = True
+        return covered
+
+    @cached_property
+    def grams_of_items(self) -> tuple[np.ndarray, np.ndarray]:
+        """(starts int64 [items + 1], n-grams int32): the numbers of each item's own n-grams, without the wording of its task."""
+        owners = np.repeat(np.arange(len(self.keys)), np.diff(self.starts))
+        order = np.argsort(self.items, kind="stable")
+        counts = np.bincount(self.items, minlength=len(self.names))
+        return np.concatenate([[0], np.cumsum(counts)]), owners[order].astype(np.int32)
+
+    def own_words(self, item: int) -> np.ndarray:
+        """bool [words of the item]: which of its words lie in a short n-gram of its own, so not in the wording of its task alone."""
+        if item not in self._own_words:
+            starts, grams = self.grams_of_items
+            self._own_words[item] = self.covered(item, grams[starts[item] : starts[item + 1]])
+        return self._own_words[item]
 
     def searchable(self) -> np.ndarray:
         """bool [items]: whether an item has an n-gram of its own; one that is too short, or all wording, cannot be found."""

@@ -15,7 +15,7 @@ class Decontamination(Section):
     near_coverage: float = Field(default=0.25, gt=0, le=1, description="from this share on a page is noted as a near hit")
     min_coverage_grams: int = Field(default=2, ge=1, description="coverage is evidence only with so many short n-grams found")
     whole_coverage: float = Field(
-        default=0.9, gt=0, le=1, description="share of a question's words that is evidence however common its n-grams are"
+        default=0.9, gt=0, le=1, description="share of a question's own words that is evidence however common its n-grams are"
     )
     max_document_frequency: int = Field(default=20, ge=1, description="an n-gram on more pages of the crawl than this is no evidence")
     max_item_frequency: int = Field(default=10, ge=1, description="an n-gram of more items of one task than this is its wording")

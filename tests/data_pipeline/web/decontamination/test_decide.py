@@ -134,6 +134,11 @@ def test_an_item_that_many_pages_copy_is_found_on_each() -> None:
     question, answer = words(30), words(4)
     index = BenchmarkIndex.of([item(0, question, answer)], SETTINGS)
     assert len(decide(index, pages_of(index, [f"{question} {words(9)} {answer}" for _ in range(40)])).pages) == 40
+    opening = words(10)  # eleven questions begin with it, so it is none's own
+    items = [item(number, f"{opening} {words(18)}", words(3)) for number in range(11)]
+    index = BenchmarkIndex.of(items, SETTINGS)
+    hits = pages_of(index, [f"{items[number % 2].question} {words(9)}" for number in range(60)])
+    assert {(page % 2, found[0].item, found[0].coverage) for page, found in decide(index, hits).pages.items()} == {(0, 0, 1.0), (1, 1, 1.0)}
     saying = words(11)  # as short as a saying, and on as many pages
     index = BenchmarkIndex.of([item(0, saying)], SETTINGS)
     assert decide(index, pages_of(index, [f"{words(5)} {saying} {words(5)}"] * 40)).pages == {}
