@@ -1,6 +1,7 @@
 """The loop over the records of an archive, WARC or ARC: good ones in order, bad ones counted, and the way back into step behind them."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ class Wrong(Exception):
     """A record is not what it should be; the message says how."""
 
 
-class Archive:
+class Archive(ABC):
     """The records of one archive. `head` reads a record's header at the window's left edge and raises Wrong; `line` finds a beginning."""
 
     kind = "an archive"
@@ -43,8 +44,8 @@ class Archive:
         self.rewinds, self.done = start.rewinds, start.done
         self.over = False  # nothing more can be read
 
-    def head(self) -> Head:
-        raise NotImplementedError
+    @abstractmethod
+    def head(self) -> Head: ...
 
     def place(self) -> Place:
         offset, inside = self.window.place()

@@ -23,6 +23,7 @@ from data_pipeline.web.report.tokens import tokens_of
 from data_pipeline.web.tables import LEDGER
 
 REPORT = "report.json"
+TABLES = ("files", "domains", "languages")  # of what is tallied, those that are written whole
 BARS = pa.schema(
     [("measure", pa.string()), ("low", pa.float64()), ("high", pa.float64())]
     + [(name, pa.int64()) for name in ("kept", "dropped_by_it", "dropped")]
@@ -37,6 +38,7 @@ REASONS = pa.schema(
     + [(name, pa.int64()) for name in ("documents", "html_bytes", "text_bytes", "words")]
     + [(name, pa.float64()) for name in ("threshold", "last_threshold", "value_p05", "value_p50", "value_p95")]
 )
+OWN_FILES = {"report.html", REPORT} | {f"{name}.parquet" for name in ("funnel", "reasons", "measures", "clusters", *TABLES)}
 CLUSTERS = pa.schema([("pages", pa.int64()), ("clusters", pa.int64())])
 
 
@@ -50,7 +52,7 @@ def write_report(web_folder: Path, out: Path, options: ReportOptions | None = No
     """
     options = options or ReportOptions()
     run = run or Path(web_folder).parent
-    check_place(out)
+    storage.refuse_foreign(out, OWN_FILES, "a report")
     with Ledger(web_folder / "ledger.parquet") as ledger:
         found = survey(ledger, LEDGER.names)
         clusters = clusters_of(ledger)
@@ -81,12 +83,6 @@ def check_size(options: ReportOptions, found: Survey) -> None:
             raise InputError(f"{name} {asked}: the whole crawl is said to be smaller than this build, which has {here:,}")
 
 
-def check_place(out: Path) -> None:
-    """The folder is replaced whole, so one that holds anything else than a report is refused."""
-    if out.is_dir() and any(out.iterdir()) and not (out / REPORT).exists():
-        raise InputError(f"{out}: not empty and no report; the report's folder is replaced whole, so give a new name with --out")
-
-
 def recipe_of(web_folder: Path, run: Path) -> tuple[WebRecipe | None, str]:
     """The [web] settings that the build was made with, and a line where there are none."""
     try:
@@ -108,7 +104,7 @@ def write_tables(folder: Path, record: dict[str, Any], found: Survey, clusters: 
         "reasons": pa.Table.from_pylist(record["reasons"], REASONS),
         "measures": pa.Table.from_pylist(bars, BARS),
         "clusters": pa.table({"pages": clusters.sizes, "clusters": clusters.clusters}, CLUSTERS),
-        **{f"{name}s": tally.table() for name, tally in found.tallies.items() if name in ("file", "domain", "language")},
+        **{f"{name}s": tally.table() for name, tally in found.tallies.items() if f"{name}s" in TABLES},
     }
     for name, table in tables.items():
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")

@@ -197,9 +197,15 @@ def test_tokens_are_counted_where_shards_fit(run: Path, tmp_path: Path, record: 
 def test_what_is_no_report_is_not_replaced(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="replaced whole"):
+    with pytest.raises(InputError, match="no part of a report and would be lost"):
         write_report(run / "web", tmp_path / "mine", OPTIONS)
+    write_report(run / "web", tmp_path / "report", OPTIONS)
+    (tmp_path / "report/letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"letter\.txt"):
+        write_report(run / "web", tmp_path / "report", OPTIONS)
     assert (tmp_path / "mine/letter.txt").exists()
+    (tmp_path / "report/letter.txt").unlink()
+    write_report(run / "web", tmp_path / "report", OPTIONS)  # its own files are no strangers
 
 
 def test_the_verb(
